@@ -1,0 +1,1 @@
+"""Typed schema, composition, unknown-key check, batch algebra."""

@@ -1,0 +1,1 @@
+"""Prompts: sources, templates, the built-in arithmetic task. No torch."""

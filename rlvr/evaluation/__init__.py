@@ -1,0 +1,1 @@
+"""Held-out accuracy, graded by the function that rewards."""

@@ -1,0 +1,120 @@
+"""The exact k-th largest of any number of values on any number of ranks.
+
+A radix select: one histogram of 2**11 counters per digit, summed over ranks. Nothing is sorted or gathered, the
+messages have a fixed size (16 KiB each, 3 for a float32), and there is no 2**24 limit as in torch.quantile.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlvr.maths.masked import reduce_sum
+
+DIGIT_BITS = 11
+CHUNK = 1 << 20
+"""Values worked on at once: bounds the extra memory."""
+
+FLOAT_BITS = 32
+HASH_BITS = 63
+
+
+def sortable_keys(values: Tensor) -> Tensor:
+    """Map float32 values to integers of the same order: equal iff equal, -0.0 counted as 0.0.
+
+    Args:
+        values: (...) floats, compared in float32; NaN has no place in an order.
+
+    Returns:
+        (...) int64 in [0, 2**32).
+    """
+    bits = (values.float() + 0.0).view(torch.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() + (1 << 31)
+
+
+def from_sortable_key(key: int) -> float:
+    """The float32 value that `sortable_keys` mapped to `key`."""
+    bits = torch.tensor(key - (1 << 31), dtype=torch.int32)
+    return float((bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32))
+
+
+def kth_largest_key(
+    chunks: Callable[[], Iterable[Tensor]], k: int, bits: int, device: torch.device, process_group: Any = None
+) -> tuple[int, int]:
+    """The k-th largest of many keys, and how many keys are larger.
+
+    Args:
+        chunks: gives this rank's keys, (n,) int64 in [0, 2**bits), anew for each digit; may give nothing.
+        k: 1 for the largest; at most the number of keys on all ranks.
+        bits: width of a key.
+        device: where the histograms live (a device the process group can reduce on).
+        process_group: the ranks that hold the keys, or None for this process alone.
+
+    Returns:
+        The key, and the number of keys strictly larger than it on all ranks.
+
+    Raises:
+        ValueError: if k is less than 1 or more than the number of keys.
+    """
+    size = 1 << DIGIT_BITS
+    prefix, larger = 0, 0
+    for digit in reversed(range(-(-bits // DIGIT_BITS))):
+        shift = digit * DIGIT_BITS
+        histogram = torch.zeros(size, dtype=torch.int64, device=device)
+        for keys in chunks():
+            inside = keys[(keys >> (shift + DIGIT_BITS)) == prefix] if shift + DIGIT_BITS < bits else keys
+            histogram += torch.bincount((inside >> shift) & (size - 1), minlength=size)
+        from_top = reduce_sum(histogram, process_group).flip(0).cumsum(0).tolist()
+        if not 1 <= k - larger <= from_top[-1]:
+            raise ValueError(f"k is {k}, expected 1 to {larger + from_top[-1]}, the number of values")
+        index = next(i for i, count in enumerate(from_top) if count >= k - larger)
+        larger += from_top[index - 1] if index else 0
+        prefix = (prefix << DIGIT_BITS) | (size - 1 - index)
+    return prefix, larger
+
+
+def kth_largest(values: Tensor, k: int, process_group: Any = None) -> float:
+    """The k-th largest value over all ranks, exactly.
+
+    Args:
+        values: (N,) floats on this rank, compared in float32; N may be 0 and differ between ranks.
+        k: 1 for the largest, over all ranks.
+        process_group: the ranks, or None for this process alone.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: if k is not between 1 and the number of values on all ranks.
+    """
+    flat = values.reshape(-1)
+    key, _ = kth_largest_key(
+        lambda: (sortable_keys(part) for part in flat.split(CHUNK)), k, FLOAT_BITS, values.device, process_group
+    )
+    return from_sortable_key(key)
+
+
+def _mix(state: Tensor) -> Tensor:
+    """One round of the splitmix64 finaliser; int64 arithmetic wraps, shifts are made logical by masking."""
+    state = (state ^ ((state >> 30) & ((1 << 34) - 1))) * -4658895280553007687
+    state = (state ^ ((state >> 27) & ((1 << 37) - 1))) * -7723592293110705685
+    return state ^ ((state >> 31) & ((1 << 33) - 1))
+
+
+def random_keys(seed: int, step: int, rows: Tensor, tokens: Tensor) -> Tensor:
+    """A counter-based random key per token: a function of its arguments alone, so the same on any split over ranks.
+
+    Args:
+        seed: the run's seed.
+        step: the rollout step.
+        rows: (...) int64 global row indices.
+        tokens: (...) int64 token indices within a completion, padding not counted.
+
+    Returns:
+        (...) int64 in [0, 2**63), splitmix64 of the four counters (Steele et al., OOPSLA 2014).
+    """
+    state = torch.zeros((), dtype=torch.int64, device=rows.device)
+    for counter in (torch.tensor(seed, device=rows.device), torch.tensor(step, device=rows.device), rows, tokens):
+        state = _mix(state + counter.long() + -7046029254386353131)
+    return state & ((1 << HASH_BITS) - 1)

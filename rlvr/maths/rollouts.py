@@ -1,0 +1,26 @@
+"""The rollout batch of one rank, as credit assignment sees it."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What was sampled and how it was judged: B completions, groups contiguous, T tokens right-padded.
+
+    Attributes:
+        rewards: (B,) weighted sum of the reward functions, NaN where none could score the row.
+        all_rewards: the rewards of every rank in global row order, for statistics over the whole batch.
+        verdicts: (B,) the first reward function's value: the verdict before any shaping, NaN where unscorable.
+        group_size: G, completions per prompt.
+        token_ids: (B, T) int64.
+        mask: (B, T) bool, what was sampled, the end-of-text token included.
+    """
+
+    rewards: Tensor
+    all_rewards: Tensor
+    verdicts: Tensor
+    group_size: int
+    token_ids: Tensor
+    mask: Tensor

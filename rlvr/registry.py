@@ -1,0 +1,48 @@
+"""Variants by name: `@variant("advantage", "rloo")` makes a dataclass the schema, the defaults and the strategy.
+
+Standard library only, so that every variant file can import it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+VARIANTS: dict[str, dict[str, type]] = {}
+"""`VARIANTS[group][name]` is the dataclass that `group=name` selects."""
+
+PACKAGES = {
+    "advantage": "rlvr.advantages",
+    "selection": "rlvr.selection",
+    "objective": "rlvr.objectives",
+    "reward": "rlvr.rewards",
+    "data": "rlvr.data",
+}
+"""Where the variants of a group live: one file each, found without a list to extend."""
+
+
+def variant(group: str, name: str) -> Callable[[type], type]:
+    """Register a dataclass as the choice `group=name`; the class learns both as `group` and `name`."""
+    if group not in PACKAGES:
+        raise ValueError(f"variant group {group!r} is unknown; expected one of {sorted(PACKAGES)}")
+
+    def register(cls: type) -> type:
+        known = VARIANTS.setdefault(group, {})
+        if name in known and known[name].__qualname__ != cls.__qualname__:
+            raise ValueError(f"{group}={name} is already {known[name].__qualname__}; choose another name")
+        known[name] = cls
+        cls.group, cls.name = group, name  # type: ignore[attr-defined]
+        return cls
+
+    return register
+
+
+def load_variants() -> dict[str, dict[str, Any]]:
+    """Import every module of the variant packages once, so that their classes are registered."""
+    for package_name in PACKAGES.values():
+        package = importlib.import_module(package_name)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package_name}.{module.name}")
+    return VARIANTS

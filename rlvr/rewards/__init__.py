@@ -1,0 +1,1 @@
+"""Completion and gold in, verdict out. No torch."""

@@ -1,0 +1,1 @@
+"""Prompt stream, micro-batch planning, and the record of what was sampled."""
