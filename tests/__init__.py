@@ -1,0 +1,1 @@
+"""Tests; `tests/ranks.py` runs a function on several processes."""
