@@ -1,0 +1,42 @@
+"""The interface of a reward."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The completions to score; every list has B entries in the same order.
+
+    Attributes:
+        completions: what was sampled, as text without special tokens.
+        golds: the right answers.
+        lengths: tokens of each completion, the end-of-text token included.
+        truncated: whether a completion was cut at the limit, without an end-of-text token.
+        max_completion_length: the limit, tokens.
+    """
+
+    completions: list[str]
+    golds: list[str]
+    lengths: list[int]
+    truncated: list[bool]
+    max_completion_length: int
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(getattr(self, name)) for name in ("completions", "golds", "lengths", "truncated")}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"a batch to score has lists of different lengths: {sizes}")
+
+
+@dataclass
+class Reward:
+    """A number for each completion; the total reward is the sum over rewards, each times its weight.
+
+    Attributes:
+        weight: this reward's factor in the sum.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, batch: Scored) -> list[float | None]:
+        """B rewards before the weight; None where this reward has nothing to say about a completion."""
+        raise TypeError(f"{type(self).__name__} does not say what it pays; define __call__(batch)")
