@@ -30,13 +30,17 @@ def variant(group: str, name: str) -> Callable[[type], type]:
 
     def register(cls: type) -> type:
         known = VARIANTS.setdefault(group, {})
-        if name in known and known[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"{group}={name} is already {known[name].__qualname__}; choose another name")
+        if name in known and _path(known[name]) != _path(cls):  # a module that is loaded again registers anew
+            raise ValueError(f"{group}={name} is already {_path(known[name])}; choose another name for {_path(cls)}")
         known[name] = cls
         cls.group, cls.name = group, name  # type: ignore[attr-defined]
         return cls
 
     return register
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def load_variants() -> dict[str, dict[str, Any]]:

@@ -30,14 +30,16 @@ def grpo_advantages(
         (B,) float32; exactly 0 in a group whose rewards are all equal.
 
     Raises:
-        ValueError: if B is not a multiple of G.
+        ValueError: if B is not a multiple of G, or the scale is unknown.
     """
+    if scale not in SCALES:
+        raise ValueError(f"scale is {scale!r}; expected one of {', '.join(SCALES)}")
     advantages = centred(rewards, group_size)
     if scale == "group":
         advantages = advantages / (group_std(rewards, group_size) + eps)
     elif scale == "batch":
         pooled = rewards if all_rewards is None else all_rewards
-        scorable = pooled.double()[~pooled.isnan()]
+        scorable = pooled[pooled.isfinite()].double()
         advantages = advantages / ((scorable.std() if scorable.numel() > 1 else 0.0) + eps)
     return torch.nan_to_num(advantages, nan=0.0).float()
 
@@ -58,6 +60,8 @@ class GRPO(Advantage):
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise UserError(f"advantage.scale is {self.scale!r}; expected one of {', '.join(SCALES)}")
+        if not 0 <= self.eps < float("inf"):
+            raise UserError(f"advantage.eps is {self.eps}; expected 0 or a small positive number, e.g. 1e-4")
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         return grpo_advantages(rollouts.rewards, rollouts.group_size, self.scale, self.eps, rollouts.all_rewards)

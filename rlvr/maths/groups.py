@@ -1,7 +1,8 @@
 """Statistics of the G completions of one prompt. NaN marks a completion nobody could score: it is skipped.
 
-Groups are contiguous: rows 0..G-1 are the first prompt's. All arithmetic is in float64, since a group mean of equal
-float32 rewards need not equal them.
+An infinite reward has no mean to be compared with, so it counts as unscorable too. Groups are contiguous: rows 0..G-1
+are the first prompt's. All arithmetic is in float64, and the rewards of a group that are all equal are exactly their
+mean.
 """
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 
 def _grouped(rewards_B: Tensor, group_size: int) -> Tensor:
+    """(P, G) float64, NaN where unscorable."""
     if group_size < 1 or rewards_B.numel() % group_size:
         raise ValueError(
             f"{rewards_B.numel()} rewards do not divide into groups of {group_size}; expected whole, contiguous groups"
         )
-    return rewards_B.double().view(-1, group_size)
+    grouped_PG = rewards_B.double().reshape(-1, group_size)
+    return grouped_PG.where(grouped_PG.isfinite(), float("nan"))
 
 
 def centred(rewards_B: Tensor, group_size: int) -> Tensor:
@@ -59,6 +62,6 @@ def scorable_count(rewards_B: Tensor, group_size: int) -> Tensor:
 def has_spread(rewards_B: Tensor, group_size: int) -> Tensor:
     """(B,) bool: whether the scorable rewards of a row's group differ, i.e. whether the group is informative."""
     grouped_PG = _grouped(rewards_B, group_size)
-    lowest_P = grouped_PG.nan_to_num(nan=float("inf"), posinf=None).amin(dim=1)
-    highest_P = grouped_PG.nan_to_num(nan=float("-inf"), neginf=None).amax(dim=1)
+    lowest_P = grouped_PG.nan_to_num(nan=float("inf")).amin(dim=1)
+    highest_P = grouped_PG.nan_to_num(nan=float("-inf")).amax(dim=1)
     return (highest_P > lowest_P).repeat_interleave(group_size)

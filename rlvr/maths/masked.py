@@ -23,7 +23,7 @@ def reduce_sum(values: Tensor, process_group: Any = None) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor, process_group: Any = None) -> Tensor:
-    """Mean of the values where the mask is true, over all ranks; 0 where nothing is true.
+    """Mean of the values where the mask is true, over all ranks; 0 where nothing is true. A statistic, not a loss.
 
     Args:
         values: (...) numbers; what stands outside the mask is ignored, NaN included.
@@ -48,4 +48,5 @@ def last_true(mask_BT: Tensor) -> Tensor:
         (B,) int64 between 0 and T; 0 for a row without a true value.
     """
     columns = torch.arange(1, mask_BT.shape[1] + 1, device=mask_BT.device)
-    return (mask_BT * columns).amax(dim=1) if mask_BT.shape[1] else mask_BT.new_zeros(mask_BT.shape[0], dtype=torch.int64)
+    nothing_B1 = columns.new_zeros(mask_BT.shape[0], 1)  # a column for rows of no tokens at all
+    return torch.cat([nothing_B1, mask_BT * columns], dim=1).amax(dim=1)

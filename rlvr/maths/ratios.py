@@ -18,7 +18,7 @@ def masked_log_ratio(logps_BT: Tensor, other_logps_BT: Tensor, mask_BT: Tensor) 
     Returns:
         (B, T) `logps - other_logps`, 0 outside the mask.
     """
-    return torch.where(mask_BT, logps_BT - torch.where(mask_BT, other_logps_BT, 0.0), 0.0)
+    return torch.where(mask_BT, logps_BT - other_logps_BT, 0.0)
 
 
 def clipped_surrogate(
@@ -59,4 +59,4 @@ def k3_divergence(log_ratio_BT: Tensor) -> Tensor:
     Returns:
         (B, T) nats.
     """
-    return torch.exp(-log_ratio_BT) + log_ratio_BT - 1
+    return torch.expm1(-log_ratio_BT) + log_ratio_BT  # exp(-d) - 1 cancels to a negative number for a small d

@@ -44,7 +44,7 @@ class Clipped:
             )
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise UserError(f"objective.dual_clip is {self.dual_clip}; expected a number above 1, or null for off")
-        if self.beta < 0:
+        if not 0 <= self.beta < float("inf"):
             raise UserError(f"objective.beta is {self.beta}; expected 0 or a positive KL weight")
         if self.kl_tokens not in ("all", "kept"):
             raise UserError(f"objective.kl_tokens is {self.kl_tokens!r}; expected all or kept")
@@ -56,8 +56,8 @@ class Clipped:
 
     @property
     def reaches_every_row(self) -> bool:
-        """Whether a row without advantage still has a gradient: the KL term on all tokens reaches it."""
-        return self.beta > 0 and self.kl_tokens == "all"
+        """Whether a row whose advantages are all 0 can have a gradient: on its KL tokens, all or kept, it has."""
+        return self.beta > 0
 
     def ratio(self, logps: Tensor, old_logps: Tensor, mask: Tensor) -> Tensor:
         """(B, T) importance ratios, 1 outside the mask (with no gradient there)."""

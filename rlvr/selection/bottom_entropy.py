@@ -1,4 +1,4 @@
-"""The control that should fail: the share with the lowest entropy, the complement of the forks (arXiv 2506.01939, sec. 5)."""
+"""The control that should fail: the share with the lowest entropy, what the forks leave (arXiv 2506.01939, sec. 5)."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,18 +1,19 @@
 """Which tokens carry gradient: the forking tokens, exactly as many as asked for, the same on any split over ranks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from rlvr.maths.masked import reduce_sum
 from rlvr.maths.order import (
-    CHUNK,
     FLOAT_BITS,
     HASH_BITS,
+    chunk_size,
     from_sortable_key,
     kth_largest_key,
     random_keys,
@@ -31,10 +32,11 @@ class TokenSelection:
     """The selected tokens.
 
     Attributes:
-        mask: (B, T) bool, true where a token carries gradient.
-        threshold: nats; the entropy of the last token taken by `top_entropy` (for `bottom_entropy`, of the last one
-            left out). A scalar, (P,) for scope `group`, (B,) for scope `sequence`; NaN where entropy did not decide.
-        kept: selected tokens, over all ranks of the process group.
+        mask: (B, T) bool, true where a token carries gradient; a tensor of its own.
+        threshold: nats, float32; the entropy of the last token taken by `top_entropy` (for `bottom_entropy`, of the
+            last one left out). A scalar, (P,) for scope `group`, (B,) for scope `sequence`; NaN where entropy did not
+            decide.
+        kept: selected tokens, over all ranks of the process group (of this rank alone for scope `micro_batch`).
         candidates: tokens that were chosen from, over the same ranks.
     """
 
@@ -50,7 +52,10 @@ def exact_share(keep: float) -> Fraction:
     Raises:
         ValueError: unless 0 < keep <= 1.
     """
-    share = Fraction(str(keep))
+    try:
+        share = Fraction(str(keep))
+    except ValueError:  # nan, inf, None
+        share = Fraction(0)
     if not 0 < share <= 1:
         raise ValueError(f"selection.keep is {keep}; expected a share above 0 and at most 1, e.g. 0.2 for the top 20 %")
     return share
@@ -74,7 +79,7 @@ def _ceil(number: Fraction) -> int:
 
 @dataclass
 class _Pool:
-    """The candidates of this rank, handed out in chunks of rows so that no second copy of them exists."""
+    """The candidates of this rank, handed out in blocks of rows so that no second copy of them exists."""
 
     entropies_BT: Tensor
     mask_BT: Tensor
@@ -83,29 +88,29 @@ class _Pool:
     rule: str
     seed: int
     step: int
-    chunk_rows: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.chunk_rows = max(1, CHUNK // max(1, self.mask_BT.shape[1]))
 
     @property
     def bits(self) -> int:
         return HASH_BITS if self.rule == "random" else FLOAT_BITS
 
-    def row_slices(self) -> Iterator[slice]:
-        for start in range(0, self.mask_BT.shape[0], self.chunk_rows):
-            yield slice(start, start + self.chunk_rows)
+    def blocks(self, unit: int = 1) -> list[slice]:
+        """Slices of rows in multiples of `unit`, of about a chunk each."""
+        rows, tokens = self.mask_BT.shape
+        step = unit * max(1, chunk_size(self.mask_BT.device) // max(1, unit * tokens))
+        return [slice(start, start + step) for start in range(0, rows, step)]
 
     def positions(self, part: slice) -> tuple[Tensor, Tensor]:
         """Global row and token index of every position; padding is not counted, so padding columns change nothing."""
-        tokens = self.mask_BT[part].long().cumsum(dim=1) - 1
+        tokens = self.mask_BT[part].cumsum(dim=1) - 1
         return self.rows_B[part].unsqueeze(1).expand_as(tokens), tokens
 
     def keys(self, part: slice) -> Tensor:
-        """What the rule orders by: larger keys are taken first."""
+        """What the rule orders by: larger keys are taken first, -1 is no candidate."""
         if self.rule == "random":
-            return random_keys(self.seed, self.step, *self.positions(part))
-        return sortable_keys(self.entropies_BT[part])
+            keys = random_keys(self.seed, self.step, *self.positions(part))
+        else:
+            keys = sortable_keys(self.entropies_BT[part])
+        return torch.where(self.votes_BT[part], keys, -1)
 
     def tie_keys(self, part: slice) -> Tensor:
         """Among equals the lower (global row, token index) comes first, so it gets the larger key."""
@@ -115,81 +120,119 @@ class _Pool:
 
 def _top(pool: _Pool, count: int, process_group: Any) -> tuple[Tensor, int]:
     """Mask of the `count` largest candidates over all ranks, and the key of the last one taken."""
-    device = pool.mask_BT.device
+    blocks, device = pool.blocks(), pool.mask_BT.device
+    cut = kth_largest_key(lambda: map(pool.keys, blocks), count, pool.bits, device, process_group)
+    surplus = cut.larger + cut.equal > count
+    last_tie = 0
+    if surplus:
+
+        def ties() -> Iterator[Tensor]:
+            return (torch.where(pool.keys(part) == cut.key, pool.tie_keys(part), -1) for part in blocks)
+
+        last_tie = kth_largest_key(ties, count - cut.larger, TIE_BITS, device, process_group).key
     taken_BT = torch.zeros_like(pool.votes_BT)
-    cut, larger = kth_largest_key(
-        lambda: (pool.keys(part)[pool.votes_BT[part]] for part in pool.row_slices()),
-        count, pool.bits, device, process_group,
-    )  # fmt: skip
-    ties = torch.zeros((), dtype=torch.int64, device=device)
-    for part in pool.row_slices():
+    for part in blocks:
         keys = pool.keys(part)
-        taken_BT[part] = pool.votes_BT[part] & (keys >= cut)
-        ties += (pool.votes_BT[part] & (keys == cut)).sum()
-    wanted_ties = count - larger
-    if int(reduce_sum(ties, process_group)) > wanted_ties:
-        tied = [pool.votes_BT[part] & (pool.keys(part) == cut) for part in pool.row_slices()]
-        last, _ = kth_largest_key(
-            lambda: (pool.tie_keys(part)[here] for part, here in zip(pool.row_slices(), tied, strict=True)),
-            wanted_ties, TIE_BITS, device, process_group,
-        )  # fmt: skip
-        for part, here in zip(pool.row_slices(), tied, strict=True):
-            taken_BT[part] &= ~(here & (pool.tie_keys(part) < last))
-    return taken_BT, cut
+        taken_BT[part] = keys >= cut.key
+        if surplus:
+            taken_BT[part] &= (keys > cut.key) | (pool.tie_keys(part) >= last_tie)
+    return taken_BT, cut.key
 
 
 def _pooled(pool: _Pool, keep: float, total: int, process_group: Any) -> tuple[Tensor, Tensor]:
     """One threshold for all candidates of all ranks."""
-    nothing = torch.tensor(float("nan"))
+    nothing = torch.tensor(float("nan"), device=pool.mask_BT.device)
     if pool.rule == "all":
-        return pool.votes_BT, nothing
+        return pool.votes_BT.clone(), nothing
     kept = kept_count(pool.rule, keep, total)
     count = total - kept if pool.rule == "bottom_entropy" else kept
     if count == 0:
         top_BT, threshold = torch.zeros_like(pool.votes_BT), nothing
     else:
         top_BT, cut = _top(pool, count, process_group)
-        threshold = nothing if pool.rule == "random" else torch.tensor(from_sortable_key(cut))
+        threshold = nothing if pool.rule == "random" else torch.full_like(nothing, from_sortable_key(cut))
     return (pool.votes_BT & ~top_BT if pool.rule == "bottom_entropy" else top_BT), threshold
 
 
-def _segmented(pool: _Pool, keep: float, segments: int) -> tuple[Tensor, Tensor]:
-    """A threshold per segment of consecutive rows (a row, or a group), all on this rank."""
-    shape = (segments, -1)
-    votes_SN = pool.votes_BT.reshape(shape)
-    if pool.rule == "all":
-        return pool.votes_BT, torch.full((segments,), float("nan"))
-    keys_SN = pool.keys(slice(None)).reshape(shape).masked_fill(~votes_SN, -1)
-    order_SN = keys_SN.argsort(dim=1, descending=True, stable=True)
-    rank_SN = torch.empty_like(order_SN).scatter_(
-        1, order_SN, torch.arange(order_SN.shape[1], device=order_SN.device).expand_as(order_SN)
-    )
-    totals = votes_SN.sum(dim=1).tolist()
-    counts = [kept_count(pool.rule, keep, n) for n in totals]
-    if pool.rule == "bottom_entropy":
-        counts = [n - kept for n, kept in zip(totals, counts, strict=True)]
-    count_S1 = torch.tensor(counts, device=keys_SN.device).unsqueeze(1)
-    top_SN = votes_SN & (rank_SN < count_S1)
-    threshold_S = pool.entropies_BT.float().reshape(shape).masked_fill(~top_SN, float("inf")).amin(dim=1)
-    undecided_S = (count_S1.squeeze(1) == 0) | (pool.rule == "random")
-    mask_SN = votes_SN & ~top_SN if pool.rule == "bottom_entropy" else top_SN
-    return mask_SN.reshape(pool.votes_BT.shape), threshold_S.masked_fill(undecided_S, float("nan"))
+def _segmented(pool: _Pool, keep: float, unit: int) -> tuple[Tensor, Tensor]:
+    """A threshold per segment of `unit` consecutive rows (a row, or a group), all on this rank."""
+    rows, tokens = pool.mask_BT.shape
+    threshold_S = torch.full((rows // unit,), float("nan"), device=pool.mask_BT.device)
+    if pool.rule == "all" or tokens == 0:
+        return pool.votes_BT.clone(), threshold_S
+    mask_BT = torch.zeros_like(pool.votes_BT)
+    for part in pool.blocks(unit):
+        votes_SN = pool.votes_BT[part].reshape(-1, unit * tokens)
+        totals = votes_SN.sum(dim=1).tolist()
+        kept = torch.tensor([kept_count(pool.rule, keep, n) for n in totals], device=votes_SN.device)
+        count_S = votes_SN.sum(dim=1) - kept if pool.rule == "bottom_entropy" else kept
+        top_SN = votes_SN & (_ranks(pool, part, votes_SN.shape) < count_S.unsqueeze(1))
+        mask_BT[part] = (votes_SN & ~top_SN if pool.rule == "bottom_entropy" else top_SN).reshape(-1, tokens)
+        if pool.rule != "random":
+            lowest_S = torch.where(top_SN, pool.entropies_BT[part].float().reshape(votes_SN.shape), torch.inf).amin(
+                dim=1
+            )
+            threshold_S[part.start // unit : part.stop // unit] = lowest_S.masked_fill(count_S == 0, float("nan"))
+    return mask_BT, threshold_S
 
 
-def _check(entropies: Tensor, mask: Tensor, rule: str, scope: str, group_size: int | None) -> None:
+def _ranks(pool: _Pool, part: slice, shape: tuple[int, ...]) -> Tensor:
+    """(S, N) place of every position in its segment: 0 for the one taken first, candidates before all others."""
+    by_position_SN = pool.tie_keys(part).reshape(shape).argsort(dim=1, descending=True)
+    keys_SN = pool.keys(part).reshape(shape).gather(1, by_position_SN)
+    order_SN = by_position_SN.gather(1, keys_SN.argsort(dim=1, descending=True, stable=True))
+    places_N = torch.arange(shape[1], device=order_SN.device)
+    return torch.empty_like(order_SN).scatter_(1, order_SN, places_N.expand_as(order_SN))
+
+
+def _check(
+    entropies: Tensor,
+    mask: Tensor,
+    vectors: dict[str, Tensor | None],
+    rule: str,
+    scope: str,
+    group_size: int | None,
+) -> None:
     if rule not in RULES:
-        raise ValueError(f"selection rule is {rule!r}; expected one of {RULES}")
+        raise ValueError(f"selection rule is {rule!r}; expected one of {', '.join(RULES)}")
     if scope not in SCOPES:
-        raise ValueError(f"selection.scope is {scope!r}; expected one of {SCOPES}")
+        raise ValueError(f"selection.scope is {scope!r}; expected one of {', '.join(SCOPES)}")
     if mask.dim() != 2 or entropies.shape != mask.shape:
         raise ValueError(
             f"entropies are {tuple(entropies.shape)} and mask {tuple(mask.shape)}; expected both (B, T), "
             "completions by tokens"
         )
-    if scope == "group" and (not group_size or mask.shape[0] % group_size):
+    for name, vector in vectors.items():
+        if vector is not None and vector.shape != mask.shape[:1]:
+            raise ValueError(f"{name} is {tuple(vector.shape)}; expected ({mask.shape[0]},), one value a completion")
+    if scope == "group" and ((group_size or 0) < 1 or mask.shape[0] % group_size):  # type: ignore[operator]
         raise ValueError(
             f"scope 'group' got group_size={group_size} for {mask.shape[0]} rows; give group_size=G that divides them"
         )
+
+
+def _global_rows(count: int, device: torch.device, process_group: Any) -> Tensor:
+    """Row indices when none are given: those of the lower ranks come first."""
+    first = 0
+    if process_group is not None:
+        rank = dist.get_rank(process_group)
+        counts = torch.zeros(dist.get_world_size(process_group), dtype=torch.int64, device=device)
+        counts[rank] = count
+        first = int(reduce_sum(counts, process_group)[:rank].sum())
+    return torch.arange(first, first + count, device=device)
+
+
+def _count_candidates(pool: _Pool, process_group: Any) -> int:
+    """N over all ranks; an entropy among them that is NaN is an error, on every rank alike."""
+    tally = torch.zeros(2, dtype=torch.int64, device=pool.mask_BT.device)
+    tally[0] = pool.votes_BT.sum()
+    if pool.rule in ("top_entropy", "bottom_entropy"):
+        for part in pool.blocks():
+            tally[1] += (pool.entropies_BT[part].isnan() & pool.votes_BT[part]).sum()
+    total, not_numbers = reduce_sum(tally, process_group).tolist()
+    if not_numbers:
+        raise ValueError(f"{not_numbers} of {total} candidate entropies are NaN; expected nats: check the forward pass")
+    return total
 
 
 def select_tokens(
@@ -218,13 +261,15 @@ def select_tokens(
         keep: share to keep, above 0 and at most 1, read as a decimal.
         rule: one of `RULES`.
         scope: where a threshold holds: `rollout` and `micro_batch_all_ranks` pool what they are given over
-            `process_group`, `micro_batch` pools it on this rank, `group` and `sequence` decide each on its own.
+            `process_group`, `micro_batch` pools it on this rank, `group` and `sequence` decide each on its own
+            (`process_group` only adds up their counts).
         group_size: G, for scope `group`; groups are contiguous and whole.
         candidates: (B,) bool, rows whose tokens vote and may be kept; None for all.
-        rows: (B,) int64 global row indices; None for 0..B-1. Needed for the same result on any split over ranks.
+        rows: (B,) int64 global row indices, distinct over all ranks; None to count rows in the order of the ranks.
+            Needed for the same result when rows are permuted.
         seed: for `random`, the run's seed.
         step: for `random`, the rollout step.
-        process_group: torch.distributed group that holds the other rows, or None.
+        process_group: torch.distributed group that holds the other rows, all of whose ranks make this call; or None.
 
     Returns:
         A `TokenSelection`.
@@ -232,21 +277,16 @@ def select_tokens(
     Raises:
         ValueError: for a share, rule, scope or shape out of range, or an entropy that is NaN (on every rank alike).
     """
-    _check(entropies, mask, rule, scope, group_size)
+    _check(entropies, mask, {"candidates": candidates, "rows": rows}, rule, scope, group_size)
     exact_share(keep)
-    entropies, mask = entropies.detach(), mask.bool()
+    group = None if scope == "micro_batch" else process_group
+    mask = mask.bool()
     votes_BT = mask if candidates is None else mask & candidates.bool().unsqueeze(1)
-    rows_B = torch.arange(mask.shape[0], device=mask.device) if rows is None else rows.long()
-    pool = _Pool(entropies, mask, votes_BT, rows_B, rule, seed, step)
-    group = process_group if scope in ("rollout", "micro_batch_all_ranks") else None
-    decides = rule in ("top_entropy", "bottom_entropy")
-    nan_count = sum((entropies[p].isnan() & votes_BT[p]).sum() for p in pool.row_slices()) if decides else 0
-    tally = torch.stack([votes_BT.sum(), torch.as_tensor(nan_count, device=mask.device)])
-    total, not_numbers = reduce_sum(tally, group).tolist()
-    if not_numbers:
-        raise ValueError(f"{not_numbers} of {total} candidate entropies are NaN; expected nats: check the forward pass")
+    rows_B = _global_rows(mask.shape[0], mask.device, group) if rows is None else rows.long()
+    pool = _Pool(entropies.detach(), mask, votes_BT, rows_B, rule, seed, step)
+    total = _count_candidates(pool, group)
     if scope in POOLED_SCOPES:
         mask_BT, threshold = _pooled(pool, keep, total, group)
         return TokenSelection(mask_BT, threshold, kept_count(rule, keep, total), total)
-    mask_BT, threshold = _segmented(pool, keep, mask.shape[0] // (group_size if scope == "group" else 1))  # type: ignore[operator]
-    return TokenSelection(mask_BT, threshold, int(mask_BT.sum()), total)
+    mask_BT, threshold = _segmented(pool, keep, group_size if scope == "group" and group_size else 1)
+    return TokenSelection(mask_BT, threshold, int(reduce_sum(mask_BT.sum(), group)), total)
