@@ -1,0 +1,8 @@
+"""What every test shares: torch on few threads, hypothesis without a deadline."""
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)  # the same cases on every run
+settings.load_profile("tests")
