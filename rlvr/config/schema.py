@@ -1,0 +1,218 @@
+"""The configuration of a run: one dataclass per section, each with its defaults and its checks."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlvr.errors import UserError
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def at_least(section: str, values: dict[str, float | None], least: float) -> None:
+    """Refuse numbers below a bound; None means "not set" and passes.
+
+    Raises:
+        UserError: naming the field.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise UserError(f"{section}.{name} is {value}; expected a number of at least {least:g}")
+
+
+@dataclass
+class RunSection:
+    """Which run this is.
+
+    Attributes:
+        name: folder under `dir`; None makes one from the algorithm and the time.
+        dir: where run folders are made.
+        algorithm: the name of the composed algorithm, for people and reports; the trainer does not read it.
+        seed: seeds sampling, the order of prompts and random selection.
+        steps: optimizer steps.
+        save_steps: optimizer steps between checkpoints; 0 for the last one only.
+        resume: go on from the newest checkpoint of the run folder.
+        overwrite: remove an existing run folder first.
+    """
+
+    name: str | None = None
+    dir: str = "runs"
+    algorithm: str = ""
+    seed: int = 0
+    steps: int = 100
+    save_steps: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("run", {"steps": self.steps}, 1)
+        at_least("run", {"save_steps": self.save_steps, "seed": self.seed}, 0)
+        if self.resume and self.overwrite:
+            raise UserError("run.resume and run.overwrite are both true; one keeps the run folder, one removes it")
+
+
+@dataclass
+class ModelSection:
+    """The policy to start from.
+
+    Attributes:
+        path: a folder or a hub id; `builtin` for the base policy that ships with the package.
+        dtype: of the weights: float32, bfloat16 or float16.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+    """
+
+    path: str = "builtin"
+    dtype: str = "float32"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+
+
+@dataclass
+class RecordSection:
+    """Which rollouts are written to `rollouts/step_*.parquet`.
+
+    Attributes:
+        every: rollout batches between two records; 0 for none.
+        max_completions: rows in a file.
+    """
+
+    every: int = 10
+    max_completions: int = 64
+
+    def __post_init__(self) -> None:
+        at_least("rollouts.record", {"every": self.every}, 0)
+        at_least("rollouts.record", {"max_completions": self.max_completions}, 1)
+
+
+@dataclass
+class RolloutsSection:
+    """What is sampled. Sizes are global: over all processes.
+
+    Attributes:
+        prompts: P, prompts in a rollout batch.
+        num_generations: G, completions per prompt.
+        max_completion_length: tokens.
+        temperature: of sampling, and of log-probabilities and entropies.
+        top_p: nucleus; 1 for off.
+        top_k: 0 for off.
+        record: which rollouts are kept on disk.
+    """
+
+    prompts: int = 32
+    num_generations: int = 8
+    max_completion_length: int = 48
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    record: RecordSection = field(default_factory=RecordSection)
+
+    def __post_init__(self) -> None:
+        at_least("rollouts", {"max_completion_length": self.max_completion_length}, 1)
+        if not self.temperature > 0:
+            raise UserError(f"rollouts.temperature is {self.temperature}; expected a number above 0, e.g. 1.0")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"rollouts.top_p is {self.top_p}; expected a number above 0 and at most 1")
+
+
+@dataclass
+class OptimizerSection:
+    """How rollouts become updates.
+
+    Attributes:
+        learning_rate: of AdamW.
+        lr_scheduler_type: as in transformers; `constant`, `linear`, `cosine`, `constant_with_warmup`, ...
+        warmup_steps: optimizer steps.
+        weight_decay: decoupled.
+        max_grad_norm: clip the global norm of the gradient; 0 for off.
+        updates_per_rollout: W, optimizer steps a rollout batch is split into.
+        num_iterations: how often a rollout batch is gone through.
+        micro_batch_rows: completions in one pass on one process: memory only.
+        window: `group` or `row`: what goes round the W steps.
+        sparse_head: run the LM head on the tokens that carry gradient only; false for comparison.
+    """
+
+    learning_rate: float = 4e-4
+    lr_scheduler_type: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    updates_per_rollout: int = 1
+    num_iterations: int = 1
+    micro_batch_rows: int = 64
+    window: str = "group"
+    sparse_head: bool = True
+
+    def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in ("warmup_steps", "weight_decay", "max_grad_norm")}
+        at_least("optimizer", {**numbers, "learning_rate": self.learning_rate}, 0)
+
+
+@dataclass
+class EvaluationSection:
+    """Held-out accuracy, by the function that rewards.
+
+    Attributes:
+        every: optimizer steps between evaluations during training; 0 for before and after only.
+        problems: held-out problems used, at most.
+        batch_size: problems generated for at once.
+        max_completion_length: tokens; None for that of the rollouts.
+    """
+
+    every: int = 0
+    problems: int = 512
+    batch_size: int = 256
+    max_completion_length: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least("evaluation", {"every": self.every}, 0)
+        at_least("evaluation", {"problems": self.problems, "batch_size": self.batch_size}, 1)
+
+
+@dataclass
+class LoggingSection:
+    """Where metrics go beside `metrics.jsonl`.
+
+    Attributes:
+        report_to: `wandb`, `tensorboard`, ...: trackers as transformers names them.
+        progress: `auto` (a bar on a terminal, lines elsewhere), `bar`, `lines` or `none`.
+    """
+
+    report_to: list[str] = field(default_factory=list)
+    progress: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.progress not in ("auto", "bar", "lines", "none"):
+            raise UserError(f"logging.progress is {self.progress!r}; expected auto, bar, lines or none")
+
+
+@dataclass
+class RunConfig:
+    """Everything about a run; `config.yaml` in the run folder is this, resolved.
+
+    Attributes:
+        advantage: the chosen variant of `rlvr/advantages/`.
+        selection: of `rlvr/selection/`.
+        objective: of `rlvr/objectives/`.
+        data: of `rlvr/data/`.
+        reward: the rewards by name, in order; the first gives the verdict.
+        trl: fields of TRL's GRPOConfig that nobody here owns.
+        deepspeed: a DeepSpeed configuration, or empty.
+        launch: how ranks are started.
+    """
+
+    data: Any
+    reward: dict[str, Any]
+    advantage: Any
+    selection: Any
+    objective: Any
+    run: RunSection = field(default_factory=RunSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    rollouts: RolloutsSection = field(default_factory=RolloutsSection)
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    trl: dict[str, Any] = field(default_factory=dict)
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    launch: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    logging: LoggingSection = field(default_factory=LoggingSection)

@@ -1,0 +1,52 @@
+"""A reward as the trainer calls it: with TRL's keywords in, a float or None per completion out."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rlvr.rewards.base import Reward, Scored
+
+
+def completion_text(completion: Any) -> str:
+    """The text of a completion: itself, or the content of the last chat message."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+class RewardFunction:
+    """Wraps a `Reward` for TRL, which passes dataset columns and token ids as keywords.
+
+    Args:
+        name: of the reward; metrics appear as `rewards/<name>/mean`.
+        reward: what is paid.
+    """
+
+    def __init__(self, name: str, reward: Reward) -> None:
+        self.__name__ = name
+        self.reward = reward
+        self._ends: frozenset[int] = frozenset()
+        self._longest = 0
+
+    def bind(self, end_token_ids: list[int], max_completion_length: int) -> None:
+        """Learn from the trainer which tokens end a completion, and the length at which one is cut."""
+        self._ends, self._longest = frozenset(end_token_ids), max_completion_length
+
+    def __call__(
+        self,
+        completions: list[Any],
+        completion_ids: list[list[int]],
+        gold: list[str] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        """The rewards of this rank's completions, before their weight; logs the share that was right."""
+        batch = Scored(
+            completions=[completion_text(completion) for completion in completions],
+            golds=gold if gold is not None else [""] * len(completions),
+            lengths=[len(ids) for ids in completion_ids],
+            truncated=[not ids or ids[-1] not in self._ends for ids in completion_ids],
+            max_completion_length=self._longest,
+        )
+        values = self.reward(batch)
+        verdicts = getattr(self.reward, "verdicts", None)
+        if verdicts and log_metric is not None:
+            log_metric("accuracy", sum(verdict.correct for verdict in verdicts) / len(verdicts))
+        return values

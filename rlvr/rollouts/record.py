@@ -1,0 +1,63 @@
+"""The record of what was sampled: a Parquet file per recorded rollout batch, a row per completion."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+LISTS = {"token_ids": "int32", "entropies": "float32", "logprobs": "float32", "kept": "bool", "advantages": "float32"}
+"""Per-token columns, each as long as the completion: nats, and whether a token carries gradient."""
+
+
+def _schema(rows: Sequence[Row]) -> Any:
+    import pyarrow as pa
+
+    kinds = {"int32": pa.int32(), "float32": pa.float32(), "bool": pa.bool_()}
+    fields = [
+        ("step", pa.int32()), ("rollout_step", pa.int32()), ("row", pa.int32()), ("group", pa.int32()),
+        ("prompt_id", pa.string()), ("prompt", pa.string()), ("completion", pa.string()), ("gold", pa.string()),
+        ("reward", pa.float32()), ("rewards", pa.map_(pa.string(), pa.float32())), ("correct", pa.bool_()),
+        ("status", pa.string()), ("truncated", pa.bool_()),
+    ]  # fmt: skip
+    fields += [(name, pa.list_(kinds[kind])) for name, kind in LISTS.items()]
+    if rows and "ref_logprobs" in rows[0]:
+        fields.append(("ref_logprobs", pa.list_(pa.float32())))
+    return pa.schema(fields)
+
+
+def record_path(folder: Path, step: int) -> Path:
+    """`step_000120.parquet`: the optimizer step the rollout batch was made for."""
+    return folder / f"step_{step:06d}.parquet"
+
+
+def write_record(rows: Sequence[Row], folder: Path, step: int) -> Path:
+    """Write the rows of one rollout batch; the file appears whole or not at all.
+
+    Args:
+        rows: a dict a completion, with the columns of `docs/metrics.md`.
+        folder: `rollouts/` of the run.
+        step: the optimizer step.
+
+    Returns:
+        The file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = record_path(folder, step)
+    partial = path.with_suffix(".partial")
+    schema = _schema(rows)
+    maps = [{**row, "rewards": list(row["rewards"].items())} for row in rows]
+    pq.write_table(pa.Table.from_pylist(maps, schema=schema), partial, compression="zstd")
+    partial.replace(path)
+    return path
+
+
+def read_record(path: Path) -> list[Row]:
+    """The rows of a record, `rewards` as a dict again."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path).to_pylist()
+    return [{**row, "rewards": dict(row["rewards"])} for row in rows]

@@ -1,0 +1,79 @@
+"""The folder of a run: `config.yaml`, `metrics.jsonl`, `rollouts/`, `checkpoints/`, `summary.json`, `log.txt`."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of a run stand.
+
+    Attributes:
+        path: the folder itself.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A row per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        """Recorded rollout batches."""
+        return self.path / "rollouts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folders that `from_pretrained` loads."""
+        return self.path / "checkpoints"
+
+    @property
+    def summary(self) -> Path:
+        """What came out."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What was said on the way."""
+        return self.path / "log.txt"
+
+    def prepare(self, resume: bool, overwrite: bool) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: if it holds something already and neither `resume` nor `overwrite` was chosen.
+        """
+        used = self.path.exists() and any(self.path.iterdir())
+        if used and not (resume or overwrite):
+            raise UserError(
+                f"{self.path} exists and is not empty; choose another run.name, go on with run.resume=true, or replace "
+                "it with run.overwrite=true"
+            )
+        if used and overwrite:
+            if not self.config.exists():
+                raise UserError(f"{self.path} is not a run folder (no config.yaml), so run.overwrite=true leaves it alone")
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint with the highest step, or None."""
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+        return found[-1] if found else None
+
+    def write_summary(self, values: dict[str, Any]) -> None:
+        """Write `summary.json`, whole or not at all."""
+        partial = self.summary.with_suffix(".partial")
+        partial.write_text(json.dumps(values, indent=2) + "\n")
+        partial.replace(self.summary)

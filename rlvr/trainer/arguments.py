@@ -1,0 +1,224 @@
+"""TRL's arguments: the ones we own, the ones that pass through, and the sizes they imply."""
+
+import dataclasses
+import math
+from difflib import get_close_matches
+from typing import Any
+
+from trl import GRPOConfig
+
+from rlvr.config.algebra import BatchSizes
+from rlvr.config.schema import RunConfig
+from rlvr.errors import UserError
+from rlvr.trainer.algorithm import Algorithm
+
+TRL_FIELDS = {field.name: field for field in dataclasses.fields(GRPOConfig)}
+
+ALGORITHM_OWNS = {
+    "beta": "objective.beta",
+    "delta": "objective.dual_clip",
+    "entropy_coef": "no entropy bonus is offered",
+    "epsilon": "objective.epsilon",
+    "epsilon_high": "objective.epsilon_high",
+    "importance_sampling_level": "ratios are per token; a sequence ratio contradicts the selection of tokens",
+    "loss_type": "objective.reduction",
+    "mask_truncated_completions": "objective.mask_truncated",
+    "multi_objective_aggregation": "reward.<name>.weight",
+    "off_policy_mask_threshold": "no off-policy mask is offered",
+    "router_aux_loss_coef": "no router loss is offered",
+    "scale_rewards": "advantage.scale",
+    "top_entropy_quantile": "selection.keep",
+    "use_adaptive_entropy": "no entropy bonus is offered",
+    "use_bias_correction_kl": "the KL term always carries the importance ratio",
+}
+"""What an algorithm decides, and where; in a `GRPOConfig` these must stand at TRL's defaults."""
+
+RUN_OWNS = {
+    "ddp_find_unused_parameters": "every slice reaches every parameter",
+    "deepspeed": "deepspeed",
+    "disable_dropout": "always true: dropout would make entropies random",
+    "do_eval": "evaluation.every",
+    "eval_on_start": "evaluation.every",
+    "eval_steps": "evaluation.every",
+    "eval_strategy": "evaluation.every",
+    "generation_batch_size": "rollouts.prompts",
+    "gradient_accumulation_steps": "optimizer.micro_batch_rows and the sizes",
+    "learning_rate": "optimizer.learning_rate",
+    "log_completions": "rollouts.record",
+    "logging_steps": "a row of metrics is written for every optimizer step",
+    "lr_scheduler_type": "optimizer.lr_scheduler_type",
+    "max_completion_length": "rollouts.max_completion_length",
+    "max_grad_norm": "optimizer.max_grad_norm",
+    "max_steps": "run.steps",
+    "model_init_kwargs": "model",
+    "num_generations": "rollouts.num_generations",
+    "num_iterations": "optimizer.num_iterations",
+    "num_train_epochs": "run.steps",
+    "output_dir": "run.name",
+    "per_device_train_batch_size": "optimizer.micro_batch_rows",
+    "report_to": "logging.report_to",
+    "resume_from_checkpoint": "run.resume",
+    "reward_weights": "reward.<name>.weight",
+    "run_name": "run.name",
+    "save_steps": "run.save_steps",
+    "save_strategy": "run.save_steps",
+    "seed": "run.seed",
+    "shuffle_dataset": "the prompt stream shuffles, seeded by run.seed",
+    "steps_per_generation": "optimizer.updates_per_rollout",
+    "temperature": "rollouts.temperature",
+    "top_k": "rollouts.top_k",
+    "top_p": "rollouts.top_p",
+    "vllm_importance_sampling_correction": "the correction is not TRL's",
+    "warmup_steps": "optimizer.warmup_steps",
+    "weight_decay": "optimizer.weight_decay",
+}
+"""What the rest of a run's configuration decides, and where."""
+
+UNSUPPORTED = ("environment_factory", "eval_dataset", "rollout_func", "tools")
+KNOWN_KEYWORDS = (
+    "callbacks", "optimizers", "peft_config", "processing_class", "quantization_config", "reward_processing_classes",
+)  # fmt: skip
+
+
+def check_trl_mapping(given: dict[str, Any]) -> None:
+    """Refuse what TRL does not have, with a suggestion, and what we own, with the field to use instead.
+
+    Raises:
+        UserError: for the first such key.
+    """
+    for name in given:
+        if name not in TRL_FIELDS:
+            close = get_close_matches(name, TRL_FIELDS, n=1)
+            hint = f"did you mean trl.{close[0]}?" if close else "see trl.GRPOConfig for the fields"
+            raise UserError(f"trl.{name} is not a field of TRL's GRPOConfig; {hint}")
+        owner = {**ALGORITHM_OWNS, **RUN_OWNS}.get(name)
+        if owner is not None:
+            raise UserError(f"trl.{name} is set elsewhere; use instead: {owner}")
+    if given.get("use_vllm"):
+        raise UserError("trl.use_vllm=true is not supported yet; leave it out to generate with transformers")
+
+
+def unsupported(kwargs: dict[str, Any], train_dataset: Any) -> None:
+    """Refuse features of TRL's trainer that this one would ignore.
+
+    Raises:
+        UserError: naming the feature.
+    """
+    for name, value in kwargs.items():
+        if name in UNSUPPORTED and value is not None:
+            raise UserError(f"{name}= is a TRL feature that RLVRTrainer does not support; leave it out")
+        if name not in KNOWN_KEYWORDS and name not in UNSUPPORTED:
+            raise UserError(f"{name}= is not a keyword of RLVRTrainer; expected one of {', '.join(KNOWN_KEYWORDS)}")
+    if train_dataset is None:
+        raise UserError("train_dataset= is missing; expected rows with a `prompt` column, a Dataset or a list of dicts")
+    if not hasattr(train_dataset, "__len__"):
+        raise UserError(f"train_dataset= is a {type(train_dataset).__name__}; expected rows that can be counted")
+
+
+def sizes_of(args: GRPOConfig, window: str) -> BatchSizes:
+    """The batch algebra that a `GRPOConfig` implies.
+
+    Raises:
+        UserError: if a rollout batch is not a whole number of optimizer steps, or the sizes do not divide.
+    """
+    slices, accumulation = args.steps_per_generation, args.gradient_accumulation_steps
+    if slices % accumulation:
+        raise UserError(
+            f"steps_per_generation is {slices} and gradient_accumulation_steps {accumulation}; accumulating over "
+            f"several rollout batches is not supported: make the first a multiple of the second"
+        )
+    rows = args.per_device_train_batch_size * args.world_size * slices
+    return BatchSizes(
+        prompts=rows // args.num_generations,
+        num_generations=args.num_generations,
+        updates_per_rollout=slices // accumulation,
+        num_iterations=args.num_iterations,
+        micro_batch_rows=args.per_device_train_batch_size,
+        ranks=args.world_size,
+        window=window,
+    )
+
+
+def own_arguments(args: GRPOConfig, algorithm: Algorithm, sizes: BatchSizes, prompts: int) -> None:
+    """Set what we own in a `GRPOConfig`, after checking that nobody else did.
+
+    Raises:
+        UserError: for a field that the algorithm decides, and for what is not supported.
+    """
+    for name, owner in ALGORITHM_OWNS.items():
+        default, given = TRL_FIELDS[name].default, getattr(args, name)
+        if given != default:
+            raise UserError(f"args.{name} is {given!r}, but the algorithm decides it; leave it out and use: {owner}")
+    if args.use_vllm:
+        raise UserError("args.use_vllm=True is not supported yet; leave it out to generate with transformers")
+    if args.log_completions:
+        raise UserError("args.log_completions=True logs TRL's advantages, not ours; use on_rollout= to record rollouts")
+    if args.eval_strategy != "no":
+        raise UserError(f"args.eval_strategy is {args.eval_strategy!r}; evaluate with a callback instead")
+    args.beta = algorithm.objective.beta
+    args.disable_dropout = True
+    args.shuffle_dataset = False
+    args.vllm_importance_sampling_correction = False
+    args.ddp_find_unused_parameters = False
+    if args.max_steps <= 0:
+        args.max_steps = math.ceil(args.num_train_epochs * prompts / sizes.prompts) * sizes.steps_per_rollout
+
+
+def check_model(model: Any) -> None:
+    """Refuse models whose loss would be wrong.
+
+    Raises:
+        UserError: for prompt-learning adapters and mixture-of-experts router losses.
+    """
+    for config in getattr(model, "peft_config", {}).values():
+        if config.is_prompt_learning:
+            raise UserError(
+                f"peft type {config.peft_type} prepends virtual tokens, which shifts the scored positions; use LoRA"
+            )
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        raise UserError("the model's config has output_router_logits=true; no router loss is offered: set it to false")
+
+
+def trl_arguments(config: RunConfig, sizes: BatchSizes, output_dir: str) -> GRPOConfig:
+    """The `GRPOConfig` of a run: our fields under TRL's names, and the checked `trl:` mapping.
+
+    Raises:
+        UserError: for keys of `trl:` that do not exist or that we own.
+    """
+    import torch
+
+    check_trl_mapping(config.trl)
+    on_cpu = not torch.cuda.is_available()
+    optimizer, rollouts = config.optimizer, config.rollouts
+    ours: dict[str, Any] = {
+        "output_dir": output_dir,
+        "run_name": config.run.name,
+        "seed": config.run.seed,
+        "max_steps": config.run.steps,
+        "save_strategy": "steps" if config.run.save_steps else "no",
+        "save_steps": config.run.save_steps or 500,
+        "per_device_train_batch_size": sizes.micro_batch_rows,
+        "gradient_accumulation_steps": sizes.slices_per_step,
+        "steps_per_generation": sizes.slices_per_rollout,
+        "num_generations": sizes.num_generations,
+        "num_iterations": sizes.num_iterations,
+        "max_completion_length": rollouts.max_completion_length,
+        "temperature": rollouts.temperature,
+        "top_p": rollouts.top_p,
+        "top_k": rollouts.top_k,
+        "learning_rate": optimizer.learning_rate,
+        "lr_scheduler_type": optimizer.lr_scheduler_type,
+        "warmup_steps": optimizer.warmup_steps,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "model_init_kwargs": {"dtype": config.model.dtype},
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "reward_weights": [reward.weight for reward in config.reward.values()],
+        "logging_steps": 1,
+        "report_to": config.logging.report_to or "none",
+        "deepspeed": config.deepspeed or None,
+        "disable_tqdm": True,
+        "use_cpu": on_cpu,
+        "bf16": config.model.dtype != "float32" and not on_cpu,
+    }
+    return GRPOConfig(**{**ours, **config.trl})

@@ -1,0 +1,158 @@
+"""A rollout batch on one rank, from what was sampled to the slices that are trained on."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rlvr.maths.denominators import StepCounts
+from rlvr.maths.rollouts import Rollouts
+from rlvr.selection.select import TokenSelection
+from rlvr.trainer.forward import Tokens
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that share a rollout batch.
+
+    Attributes:
+        index: this process.
+        count: how many there are.
+        group: their torch.distributed group; None for a single process.
+    """
+
+    index: int = 0
+    count: int = 1
+    group: Any = None
+
+    @staticmethod
+    def current() -> "Ranks":
+        """All processes of the job."""
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return Ranks()
+        return Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Equal-shaped tensors of all ranks, stacked: (ranks, ...)."""
+        if self.group is None:
+            return values.unsqueeze(0)
+        gathered = [torch.empty_like(values) for _ in range(self.count)]
+        dist.all_gather(gathered, values.contiguous(), group=self.group)
+        return torch.stack(gathered)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was sampled and how it was judged: B rows, groups contiguous, in the order of the prompt stream.
+
+    Attributes:
+        tokens: prompts and completions.
+        rollouts: rewards and verdicts, as credit assignment sees them.
+        truncated: (B,) bool, cut at the length limit: no end-of-text token.
+    """
+
+    tokens: Tokens
+    rollouts: Rollouts
+    truncated: Tensor
+
+    def global_rows(self, ranks: Ranks) -> Tensor:
+        """(B,) int64 indices of this rank's rows in the rollout batch of all ranks."""
+        count = self.truncated.shape[0]
+        return torch.arange(ranks.index * count, (ranks.index + 1) * count, device=self.truncated.device)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-token numbers of the policy that sampled, and of the reference: (B, T), 0 where not scored.
+
+    Attributes:
+        logps: log-probabilities in nats.
+        entropies: nats.
+        ref_logps: log-probabilities of the reference; None without a KL term.
+        scored: (B,) bool, the rows that were forwarded.
+    """
+
+    logps: Tensor
+    entropies: Tensor
+    ref_logps: Tensor | None
+    scored: Tensor
+
+
+@dataclass
+class RolloutBatch:
+    """A rollout batch with everything decided: who gets credit, which tokens, what divides, which rows go where.
+
+    Attributes:
+        sampled: tokens and rewards.
+        scores: the sampling policy's numbers.
+        advantages: (B, 1) or (B, T).
+        loss_mask: (B, T) bool, tokens that may carry loss: sampled, and not of a row whose truncation is masked.
+        candidates: (B, T) bool, tokens that vote.
+        kept: (B, T) bool, selected tokens; all candidates where the loss decides.
+        kl_mask: (B, T) bool, tokens the KL term acts on.
+        selection: the decision's threshold and counts; None where the loss decides.
+        plan: `plan[step][slice]` lists rows of this rank.
+        policy_divisors: `[step][slice]`: Z of the policy term.
+        kl_divisors: `[step]`: Z of the KL term.
+        step_counts: `[step]`: rows, tokens and kept tokens over all ranks.
+        row_tokens: (B,) tokens that a row's own mean divides by, at least 1.
+        metrics: numbers about the rollout, equal on every rank.
+    """
+
+    sampled: Sampled
+    scores: Scores
+    advantages: Tensor
+    loss_mask: Tensor
+    candidates: Tensor
+    kept: Tensor
+    kl_mask: Tensor
+    selection: TokenSelection | None
+    plan: list[list[list[int]]] = field(default_factory=list)
+    policy_divisors: list[list[float]] = field(default_factory=list)
+    kl_divisors: list[float] = field(default_factory=list)
+    step_counts: list[StepCounts] = field(default_factory=list)
+    row_tokens: Tensor = field(default_factory=lambda: torch.ones(0))
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def projected(self) -> Tensor:
+        """(B, T) bool: positions that carry gradient, or whose entropies the loss has to see; nothing else is scored."""
+        voting = self.kept if self.selection is None else self.kept & (self.advantages != 0)
+        return voting | self.kl_mask
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One forward and backward pass on one rank: N rows, cut to the longest prompt and the last projected token.
+
+    Attributes:
+        tokens: the rows.
+        empty: whether this rank has no row here and forwards a dummy.
+        rows: (N,) int64 global row indices.
+        projected: (N, T) bool.
+        kept: (N, T) bool; where the loss decides, the candidates.
+        kl_mask: (N, T) bool.
+        advantages: (N, 1) or (N, T).
+        old_logps: (N, T) of the sampling policy; None where it is the policy that is updated.
+        ref_logps: (N, T), or None.
+        row_tokens: (N,) tokens of each whole row that its own mean divides by; at least 1.
+        row_kl_tokens: (N,) likewise for the KL term.
+        divisor: Z of the policy term.
+        kl_divisor: Z of the KL term.
+    """
+
+    tokens: Tokens
+    empty: bool
+    rows: Tensor
+    projected: Tensor
+    kept: Tensor
+    kl_mask: Tensor
+    advantages: Tensor
+    old_logps: Tensor | None
+    ref_logps: Tensor | None
+    row_tokens: Tensor
+    row_kl_tokens: Tensor
+    divisor: float
+    kl_divisor: float

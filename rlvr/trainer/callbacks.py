@@ -1,0 +1,182 @@
+"""What watches a run: the metrics file, the progress line, the alarms, held-out accuracy."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+SHOWN = (
+    ("reward", "reward", "{:.3f}"),
+    ("accuracy", "accuracy", "{:.3f}"),
+    ("entropy", "entropy", "{:.3f}"),
+    ("selection/kept_fraction", "kept", "{:.2f}"),
+)
+"""(metric, name on screen, format) of the progress line."""
+
+CLIPPED_RATIO_ALARM = 0.2
+DROPPED_ENTROPY_GROWTH = 5.0
+DROPPED_ENTROPY_FLOOR = 0.05
+PATIENCE = 3
+"""Rollout batches in a row before an alarm: a single one may be chance."""
+
+
+def is_step(logs: dict[str, Any] | None) -> bool:
+    """Whether a log belongs to an optimizer step; the closing summary of a training does not."""
+    return logs is not None and "loss" in logs
+
+
+class MetricsFile(TrainerCallback):
+    """Appends a row per optimizer step to `metrics.jsonl`; a resume cuts the file to the checkpoint's step.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._start = time.perf_counter()
+        if not state.is_world_process_zero:
+            return
+        rows = [] if not self.path.exists() else [json.loads(line) for line in self.path.read_text().splitlines()]
+        kept = [row for row in rows if row["step"] <= state.global_step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or logs is None or not is_step(logs):
+            return
+        head = {
+            "step": state.global_step,
+            "rollout_step": logs.get("rollout_step"),
+            "epoch": logs.get("epoch"),
+            "seconds": round(time.perf_counter() - self._start, 3),
+        }
+        row = {**head, **{name: value for name, value in logs.items() if name not in head}}
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(finite) + "\n")
+
+
+class ProgressLine(TrainerCallback):
+    """A live bar on a terminal, a line every now and then elsewhere.
+
+    Args:
+        mode: `auto`, `bar`, `lines` or `none`.
+        console: where to draw.
+        every: optimizer steps between lines.
+    """
+
+    def __init__(self, mode: str, console: Console, every: int = 10) -> None:
+        self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
+        self.console = console
+        self.every = every
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._last = (0.0, 0.0)
+        self._shown: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._last = (time.perf_counter(), 0.0)
+        if not state.is_world_process_zero:
+            self.mode = "none"
+        if self.mode == "bar":
+            self._bar = Progress(
+                TextColumn("training"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
+                TextColumn("ETA"), TimeRemainingColumn(), console=self.console,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, numbers="")
+            self._bar.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self.mode == "none" or logs is None or not is_step(logs):
+            return
+        self._shown |= {name: logs[name] for name, _, _ in SHOWN if logs.get(name) is not None}
+        line = self._line(logs)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step, numbers=line)
+        elif state.global_step % self.every == 0 or state.global_step == 1:
+            self.console.print(f"step {state.global_step:>4}/{state.max_steps}  {line}", highlight=False)
+
+    def _line(self, logs: dict[str, Any]) -> str:
+        now, tokens = time.perf_counter(), float(logs.get("num_tokens") or self._last[1])
+        rate = (tokens - self._last[1]) / max(now - self._last[0], 1e-9)
+        self._last = (now, tokens)
+        numbers = [f"{label} {form.format(self._shown[name])}" for name, label, form in SHOWN if name in self._shown]
+        return "  ".join([*numbers, f"{rate:,.0f} tokens/s"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Alarms(TrainerCallback):
+    """Warns of what shows that a policy is coming apart, once each.
+
+    The end-of-text token has low entropy, so with few selected tokens nothing anchors it: a policy that forgets how to
+    stop shows in the share of clipped completions, and one whose unselected tokens drift in their entropy.
+
+    Args:
+        warn: called with one line.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.warn = warn
+        self.raised: set[str] = set()
+        self._runs: dict[str, int] = {}
+        self._first_dropped: float | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if logs is None or not is_step(logs):
+            return
+        clipped = logs.get("completions/clipped_ratio")
+        if clipped is not None:
+            self._check(
+                "clipped", clipped > CLIPPED_RATIO_ALARM,
+                f"step {state.global_step}: {clipped:.0%} of completions hit the length limit (alarm above "
+                f"{CLIPPED_RATIO_ALARM:.0%}); the policy may be forgetting how to stop: lower optimizer.learning_rate, "
+                "raise selection.keep or rollouts.max_completion_length",
+            )  # fmt: skip
+        dropped = logs.get("selection/entropy_dropped")
+        if dropped is not None:
+            self._first_dropped = dropped if self._first_dropped is None else self._first_dropped
+            bound = max(DROPPED_ENTROPY_FLOOR, DROPPED_ENTROPY_GROWTH * self._first_dropped)
+            self._check(
+                "dropped", dropped > bound,
+                f"step {state.global_step}: tokens outside the selection have {dropped:.3f} nats of entropy, "
+                f"{self._first_dropped:.3f} at the start; nothing trains them: lower optimizer.learning_rate or raise "
+                "selection.keep",
+            )  # fmt: skip
+
+    def _check(self, name: str, bad: bool, message: str) -> None:
+        self._runs[name] = self._runs.get(name, 0) + 1 if bad else 0
+        if self._runs[name] >= PATIENCE and name not in self.raised:
+            self.raised.add(name)
+            self.warn(message)
+
+
+class HeldOut(TrainerCallback):
+    """Measures held-out accuracy every so many optimizer steps; `metrics.jsonl` gets it with the next row.
+
+    Args:
+        every: optimizer steps.
+        measure: gives the accuracy of the current policy; called on every rank.
+        report: called with (step, accuracy).
+    """
+
+    def __init__(self, every: int, measure: Callable[[], float], report: Callable[[int, float], None]) -> None:
+        self.every, self.measure, self.report = every, measure, report
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.report(state.global_step, self.measure())

@@ -1,0 +1,124 @@
+"""The loss of one slice: sums over its tokens, divided by what the whole optimizer step says."""
+
+import torch
+from torch import Tensor
+
+from rlvr.maths.masked import last_true
+from rlvr.trainer.algorithm import Algorithm
+from rlvr.trainer.batch import Ranks, RolloutBatch, Slice
+from rlvr.trainer.forward import Tokens
+
+
+def cut_slice(
+    batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_policy: bool, trim_left: bool, sparse: bool = True
+) -> Slice:
+    """The rows of one slice, trimmed: left to the longest prompt, right to the last projected token.
+
+    Args:
+        batch: the decided rollout batch of this rank.
+        step: optimizer step within the rollout batch, 0 to W - 1.
+        index: slice within the step.
+        ranks: for the rows' global indices.
+        on_policy: whether the policy that is updated is the one that sampled; old log-probabilities are then taken
+            from the gradient pass itself, since recomputed ones differ by rounding (3.6 % in the ratio under bf16).
+        trim_left: whether positions are relative.
+        sparse: project only positions that carry gradient; False projects every token that may carry loss.
+    """
+    device = batch.kept.device
+    divisor, kl_divisor = batch.policy_divisors[step][index], batch.kl_divisors[step]
+    rows = batch.plan[step][index]
+    if not rows:
+        return _dummy_slice(device, divisor, kl_divisor)
+    at = torch.tensor(rows, device=device)
+    positions = batch.projected if sparse else batch.projected | batch.loss_mask
+    projected = positions[at]
+    columns = max(1, int(last_true(projected).max()))
+
+    def cut(values: Tensor) -> Tensor:
+        return values[at][:, :columns]
+
+    scores = batch.scores
+    return Slice(
+        tokens=batch.sampled.tokens.rows(at).trimmed(trim_left, columns),
+        empty=False,
+        rows=batch.sampled.global_rows(ranks)[at],
+        projected=projected[:, :columns],
+        kept=cut(batch.kept),
+        kl_mask=cut(batch.kl_mask),
+        advantages=cut(batch.advantages),
+        old_logps=None if on_policy else cut(scores.logps),
+        ref_logps=None if scores.ref_logps is None else cut(scores.ref_logps),
+        row_tokens=batch.row_tokens[at],
+        row_kl_tokens=batch.kl_mask[at].sum(dim=1).clamp(min=1),
+        divisor=divisor,
+        kl_divisor=kl_divisor,
+    )
+
+
+def _dummy_slice(device: torch.device, divisor: float, kl_divisor: float) -> Slice:
+    tokens = Tokens.dummy(device)
+    nothing = torch.zeros_like(tokens.completion_ids, dtype=torch.bool)
+    zeros, ones = nothing.float(), torch.ones(1, dtype=torch.int64, device=device)
+    return Slice(
+        tokens, True, torch.zeros_like(ones), nothing, nothing, nothing, zeros, None, zeros, ones, ones,
+        divisor, kl_divisor,
+    )  # fmt: skip
+
+
+def _reduced(losses: Tensor, mask: Tensor, row_tokens: Tensor, per_row: bool, divisor: float, ranks: int) -> Tensor:
+    """ranks * sum / Z: gradients are averaged over ranks and summed over slices, so nobody else divides again."""
+    summed = torch.where(mask, losses, 0.0)
+    if per_row:
+        summed = summed.sum(dim=1) / row_tokens
+    return summed.sum() * (ranks / divisor) if divisor > 0 else summed.sum() * 0.0
+
+
+def slice_loss(
+    part: Slice, logps: Tensor, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int = 0, step: int = 0
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """The loss that this rank backpropagates for one slice, and sums for the metrics.
+
+    Args:
+        part: the slice.
+        logps: (N, T) log-probabilities of the current policy, with gradient; 0 where not projected.
+        entropies: (N, T) nats; used where the loss selects (`scope=micro_batch*`).
+        algorithm: selection and objective.
+        ranks: the processes that share the step.
+        seed: the run's seed, for random selection inside the loss.
+        step: the optimizer step, likewise.
+
+    Returns:
+        A scalar connected to every parameter, and (sum, count) pairs of this rank by metric name; the count of the
+        clip ratios is 0 here, because it is the step's kept tokens, those of dropped rows included.
+    """
+    objective, selection = algorithm.objective, algorithm.selection
+    kept, row_tokens = part.kept, part.row_tokens
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    if selection.inside_loss:
+        candidates = kept
+        group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
+        chosen = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group)
+        kept = chosen.mask
+        if algorithm.divides_by_kept:
+            row_tokens = kept.sum(dim=1).clamp(min=1)
+        dropped, values = candidates & ~kept, entropies.detach()
+        sums["selection/kept_fraction"] = (kept.sum(), candidates.sum())
+        sums["selection/entropy_kept"] = (values[kept].sum(), kept.sum())
+        sums["selection/entropy_dropped"] = (values[dropped].sum(), dropped.sum())
+    per_row = objective.reduction == "sequence_mean"
+    old_logps = logps.detach() if part.old_logps is None else part.old_logps
+    acts = part.projected & (kept | part.kl_mask)
+    ratio = objective.ratio(logps, old_logps, acts)
+    losses = objective.policy_loss(ratio, part.advantages)
+    loss = _reduced(losses, kept & acts, row_tokens, per_row, part.divisor, ranks.count)
+    if objective.beta > 0 and part.ref_logps is not None:
+        kl = objective.kl(logps, part.ref_logps, ratio, part.kl_mask)
+        loss = loss + objective.beta * _reduced(
+            kl, part.kl_mask, part.row_kl_tokens, per_row, part.kl_divisor, ranks.count
+        )
+        sums["kl"] = (kl.detach()[part.kl_mask].sum(), part.kl_mask.sum())
+    low, high = (kept & cut(ratio, part.advantages) for cut in (objective.clipped_low, objective.clipped_high))
+    for name, clipped in (("low", low), ("high", high), ("region", low | high)):
+        sums[f"clip_ratio/{name}_mean"] = (clipped.sum(), torch.zeros_like(clipped.sum()))
+    # A row that contributes nothing still has to give every parameter a gradient: DDP waits for it.
+    return loss + logps.sum() * 0.0, sums

@@ -1,0 +1,52 @@
+"""The planned pass without gradient: log-probabilities and entropies of the rows that vote or train."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rlvr.trainer.batch import Ranks
+from rlvr.trainer.forward import Tokens
+
+Forward = Callable[[Tokens, Tensor], tuple[Tensor, Tensor | None]]
+"""(tokens, projected (N, T)) -> log-probabilities (N, T), and entropies (N, T) where the head computes them."""
+
+
+def score_rows(
+    forward: Forward, tokens: Tokens, needed: Tensor, micro_batch_rows: int, ranks: Ranks, trim_left: bool
+) -> tuple[Tensor, Tensor]:
+    """Score every sampled token of the rows that need it, sorted by length and trimmed.
+
+    Every rank makes the same number of forwards, filled up with a dummy row: under ZeRO-3 each forward gathers
+    weights from all ranks, and unequal counts abort the job.
+
+    Args:
+        forward: one pass through the model.
+        tokens: this rank's B rows.
+        needed: (B,) bool.
+        micro_batch_rows: rows in a pass.
+        ranks: the processes that must stay in step.
+        trim_left: whether positions are relative.
+
+    Returns:
+        (B, T) log-probabilities and (B, T) entropies in nats, float32, 0 where not scored.
+    """
+    lengths = tokens.completion_mask.sum(dim=1) + tokens.prompt_mask.sum(dim=1)
+    rows = needed.nonzero().flatten()
+    rows = rows[lengths[rows].argsort(descending=True, stable=True)]
+    chunks = rows.split(micro_batch_rows) if rows.numel() else ()
+    passes = int(ranks.gather(torch.tensor(len(chunks), device=needed.device)).max())
+    logps = torch.zeros(tokens.completion_ids.shape, device=needed.device)
+    entropies = torch.zeros_like(logps)
+    with torch.no_grad():
+        for at in chunks:
+            columns = int(tokens.completion_mask[at].sum(dim=1).max())
+            part = tokens.rows(at).trimmed(trim_left, columns)
+            part_logps, part_entropies = forward(part, part.completion_mask.bool())
+            logps[at, :columns] = part_logps.float()
+            if part_entropies is not None:
+                entropies[at, :columns] = part_entropies.float()
+        for _ in range(passes - len(chunks)):
+            dummy = Tokens.dummy(needed.device)
+            forward(dummy, torch.zeros_like(dummy.completion_mask, dtype=torch.bool))
+    return logps, entropies

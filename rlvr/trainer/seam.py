@@ -1,0 +1,233 @@
+"""The one seam to TRL: a subclass of `GRPOTrainer` that samples through it and decides and updates by itself."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
+from trl import GRPOConfig, GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
+
+from rlvr.maths.rollouts import Rollouts
+from rlvr.rollouts.stream import PromptStream
+from rlvr.trainer import state
+from rlvr.trainer.algorithm import Algorithm, named_algorithm
+from rlvr.trainer.arguments import check_model, own_arguments, sizes_of, unsupported
+from rlvr.trainer.batch import Ranks, RolloutBatch, Sampled, Scores, Slice
+from rlvr.trainer.decide import decide, rows_to_score
+from rlvr.trainer.forward import Tokens, compacted_head, positions_are_relative, token_logps
+from rlvr.trainer.loss import cut_slice, slice_loss
+from rlvr.trainer.scoring import score_rows
+from rlvr.trainer.stats import StepStats
+
+
+class RLVRTrainer(GRPOTrainer):
+    """Policy gradients on the tokens that matter.
+
+    TRL generates, calls the rewards, and owns the training loop; selection, advantages, denominators, the loss and
+    the order of rows are decided here, once per rollout batch and the same on any number of ranks.
+
+    Args:
+        model: a path, a hub id or a causal language model.
+        reward_funcs: as in TRL; the first one's value is the verdict that says which groups are informative.
+        algorithm: the name of a `configs/algorithm/*.yaml`, or an `Algorithm`.
+        args: a `GRPOConfig`; what the algorithm decides must be left at TRL's defaults there.
+        train_dataset: rows with the column `prompt` and those the rewards read.
+        window: which rows share an optimizer step where a rollout batch makes several; see `BatchSizes`.
+        sparse_head: project only the tokens that carry gradient; False for comparison.
+        on_rollout: called with (trainer, batch, prompt rows) on the main process after every rollout batch.
+        kwargs: `processing_class`, `callbacks`, `optimizers`, `peft_config`, `quantization_config`,
+            `reward_processing_classes` as in TRL; anything else is refused by name.
+
+    Raises:
+        UserError: for sizes that do not divide, fields that the algorithm owns, and unsupported features.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any,
+        algorithm: str | Algorithm = "dapo_top20",
+        args: GRPOConfig | None = None,
+        train_dataset: Sequence[dict[str, Any]] | Dataset | None = None,
+        *,
+        window: str = "group",
+        sparse_head: bool = True,
+        on_rollout: Callable[["RLVRTrainer", RolloutBatch, list[dict[str, Any]]], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unsupported(kwargs, train_dataset)
+        self.algorithm = named_algorithm(algorithm) if isinstance(algorithm, str) else algorithm
+        args = args if args is not None else GRPOConfig("runs/library")
+        self.sizes = sizes_of(args, window)
+        self.stream = PromptStream(list(train_dataset or []), args.seed)
+        own_arguments(args, self.algorithm, self.sizes, len(self.stream.rows))
+        placeholder = Dataset.from_list([{"prompt": ""}])
+        super().__init__(model, reward_funcs, args=args, train_dataset=placeholder, **kwargs)
+        check_model(self.model)
+        self.ranks = Ranks.current()
+        self.sparse_head = sparse_head
+        self.on_rollout = on_rollout
+        self.trim_left = positions_are_relative(self.model.config)
+        self.rollouts_made = 0
+        self.empty_steps = 0
+        self.rollout: RolloutBatch | None = None
+        self.phase_seconds: dict[str, float] = {}
+        self.rewards_per_func: Tensor = torch.empty(0)
+        self.step_stats = StepStats()
+        for function in self.reward_funcs:
+            if hasattr(function, "bind"):
+                function.bind(self.eos_token_ids, self.max_completion_length)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to a phase of the step, and take them from the phase around it."""
+        start, nested = time.perf_counter(), sum(self.phase_seconds.values())
+        try:
+            yield
+        finally:
+            inner = sum(self.phase_seconds.values()) - nested
+            spent = time.perf_counter() - start - inner
+            self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + spent
+
+    def get_train_dataloader(self) -> DataLoader:
+        """One empty item per slice: the prompts come from the stream, the rows from the rollout batch."""
+        slices = self.args.max_steps * self.args.gradient_accumulation_steps
+        return DataLoader(range(slices), batch_size=1, collate_fn=lambda _: {})  # type: ignore[arg-type]
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> Tensor:
+        """TRL's rewards, kept: (rows of all ranks, functions), NaN where a function gave none."""
+        with self.phase("reward"):
+            self.rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self.rewards_per_func
+
+    def _get_per_token_logps_and_entropies(self, *_: Any, **__: Any) -> tuple[None, None, None]:
+        """Nothing: TRL would score every row and token here; `_score` does it for the rows that need it."""
+        return None, None, None
+
+    def _generate_and_score_completions(self, inputs: Any) -> RolloutBatch:
+        """A rollout batch from the next prompts of the stream, with everything decided."""
+        prompts = self.stream.take(self.sizes.prompts)
+        share = self.sizes.prompts // self.sizes.ranks
+        mine = prompts[self.ranks.index * share : (self.ranks.index + 1) * share]
+        rows = [dict(prompt) for prompt in mine for _ in range(self.sizes.num_generations)]
+        with self.phase("generate"):
+            output = super()._generate_and_score_completions(rows)  # type: ignore[arg-type]
+        sampled = self._sampled(output)
+        with self.phase("score"):
+            scores = self._score(sampled)
+        batch = self._decide(sampled, scores)
+        for name, value in batch.metrics.items():
+            self._metrics["train"][name].append(value)
+        self.rollouts_made += 1
+        if self.on_rollout is not None and self.accelerator.is_main_process:
+            self.on_rollout(self, batch, rows)
+        return batch
+
+    def _sampled(self, output: dict[str, Any]) -> Sampled:
+        rewards = self.rewards_per_func
+        weights = self.reward_weights.to(rewards.device)
+        total = torch.where(rewards.isnan().all(dim=1), torch.nan, (rewards * weights).nansum(dim=1))
+        ids, mask = output["completion_ids"], output["completion_mask"]
+        mine = slice(self.ranks.index * len(ids), (self.ranks.index + 1) * len(ids))
+        ends = torch.tensor([*self.eos_token_ids, self._tokenizer.pad_token_id], device=ids.device)
+        last = ids.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
+        rollouts = Rollouts(total[mine], total, rewards[mine, 0], self.sizes.num_generations, ids, mask.bool())
+        tokens = Tokens(output["prompt_ids"], output["prompt_mask"], ids, mask)
+        return Sampled(tokens, rollouts, ~torch.isin(last, ends))
+
+    def _forward(self, model: Any, tokens: Tokens, projected: Tensor) -> tuple[Tensor, Tensor | None]:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        with self.accelerator.autocast(), compacted_head(vocabulary):
+            return token_logps(model, tokens, projected)
+
+    def _score(self, sampled: Sampled) -> Scores:
+        """The sampling policy's numbers, and the reference's where there is a KL term; through `self.model`."""
+        needed = rows_to_score(sampled, self.algorithm)
+
+        def scored(model: Any) -> tuple[Tensor, Tensor]:
+            return score_rows(
+                lambda tokens, projected: self._forward(model, tokens, projected),
+                sampled.tokens, needed, self.sizes.micro_batch_rows, self.ranks, self.trim_left,
+            )  # fmt: skip
+
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            logps, entropies = scored(self.model)
+            if self.beta == 0.0:
+                return Scores(logps, entropies, None, needed)
+            if self.ref_model is not None:
+                return Scores(logps, entropies, scored(self.ref_model)[0], needed)
+            adapted = self.accelerator.unwrap_model(self.model)
+            with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
+                return Scores(logps, entropies, scored(self.model)[0], needed)
+
+    def _decide(self, sampled: Sampled, scores: Scores) -> RolloutBatch:
+        with self.phase("select"):
+            return decide(
+                sampled, scores, self.algorithm, self.sizes, self.ranks, self.max_completion_length,
+                seed=self.args.seed, step=self.rollouts_made,
+            )  # fmt: skip
+
+    def _prepare_inputs(self, generation_batch: Any) -> Slice:  # type: ignore[override]
+        """The slice that is due, of a new rollout batch where the last one is used up."""
+        position = self._step % (self.sizes.slices_per_rollout * self.sizes.num_iterations)
+        if position == 0 or self.rollout is None:
+            self.rollout = self._generate_and_score_completions(generation_batch)
+        step, index = divmod(position % self.sizes.slices_per_rollout, self.sizes.slices_per_step)
+        if index == 0:
+            self.empty_steps += self.rollout.policy_divisors[step][0] == 0
+        on_policy = self.sizes.on_policy
+        return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.trim_left, self.sparse_head)
+
+    def _compute_loss(self, model: Any, inputs: Slice) -> Tensor:
+        """The loss of one slice, through the model it was given: a dummy row too has to pass DDP's and ZeRO's hooks."""
+        logps, entropies = self._forward(model, inputs.tokens, inputs.projected)
+        step = self.state.global_step
+        loss, sums = slice_loss(inputs, logps, entropies, self.algorithm, self.ranks, self.args.seed, step)
+        self.step_stats.add(sums)
+        return loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Tensor:
+        """A slice; after the last one of a step, its metrics are reduced over ranks."""
+        with self.phase("train"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._step % self.sizes.slices_per_step == 0:
+            self._close_step()
+        return loss
+
+    def _close_step(self) -> None:
+        assert self.rollout is not None, "a step ends only after a rollout batch was made"
+        steps_done = self._step // self.sizes.slices_per_step
+        kept = self.rollout.step_counts[(steps_done - 1) % self.sizes.updates_per_rollout].kept
+        counts = {f"clip_ratio/{name}_mean": float(kept) for name in ("low", "high", "region")}
+        for name, value in self.step_stats.reduce(self.ranks, counts).items():
+            self._metrics["train"][name].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's metrics of the step, with the position in the data and the seconds of each phase."""
+        if "loss" in logs:
+            self.state.epoch = self.stream.epoch
+            logs["rollout_step"] = self.rollouts_made
+            logs["selection/empty_steps"] = self.empty_steps
+            logs.update({f"seconds/{name}": spent for name, spent in self.phase_seconds.items()})
+            self.phase_seconds.clear()
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's checkpoint, and what else shapes the future: prompts taken, the rollout batch in use, counters."""
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        state.save(self, folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            state.load(self, Path(checkpoint))

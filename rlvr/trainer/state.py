@@ -1,0 +1,56 @@
+"""What a checkpoint has to hold beside TRL's: the place in the prompt stream and the rollout batch in use."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlvr.errors import UserError
+from rlvr.maths.denominators import StepCounts
+from rlvr.maths.rollouts import Rollouts
+from rlvr.selection.select import TokenSelection
+from rlvr.trainer.batch import RolloutBatch, Sampled, Scores
+from rlvr.trainer.forward import Tokens
+
+STORED = [RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts]
+
+
+def _file(trainer: Any, folder: Path) -> Path:
+    return folder / f"rlvr_state_{trainer.ranks.index}.pt"
+
+
+def save(trainer: Any, folder: Path) -> None:
+    """Write this rank's state. A rollout batch that is used up is not stored."""
+    used_up = trainer._step % (trainer.sizes.slices_per_rollout * trainer.sizes.num_iterations) == 0
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "stream": trainer.stream.state_dict(),
+            "slices_done": trainer._step,
+            "rollouts_made": trainer.rollouts_made,
+            "empty_steps": trainer.empty_steps,
+            "rollout": None if used_up else trainer.rollout,
+        },
+        _file(trainer, folder),
+    )
+
+
+def load(trainer: Any, folder: Path) -> None:
+    """Read this rank's state back, so that the next step is the one that would have come.
+
+    Raises:
+        UserError: if the checkpoint has no state for this rank.
+    """
+    path = _file(trainer, folder)
+    if not path.exists():
+        raise UserError(
+            f"{folder} has no {path.name}; expected a checkpoint written by this trainer on the same number of "
+            "processes: resume from another checkpoint, or start anew"
+        )
+    with torch.serialization.safe_globals(STORED):
+        stored = torch.load(path, map_location=trainer.args.device, weights_only=True)
+    trainer.stream.load_state_dict(stored["stream"])
+    trainer._step = stored["slices_done"]
+    trainer.rollouts_made = stored["rollouts_made"]
+    trainer.empty_steps = stored["empty_steps"]
+    trainer.rollout = stored["rollout"]
