@@ -21,6 +21,7 @@ from rlvr.maths.order import (
     sortable_keys,
 )
 from tests.ranks import run_ranks
+from tests.selection.oracle import splitmix64
 
 AWKWARD = [0.0, -0.0, 2.0**-149, -(2.0**-149), 1.0, -1.0, 2.0**127, -(2.0**127), math.inf, -math.inf, 1 + 2.0**-23]
 float32s = st.floats(width=32, allow_nan=False) | st.sampled_from(AWKWARD)
@@ -122,17 +123,6 @@ def test_more_values_than_torch_quantile_takes_are_selected_in_bounded_extra_mem
     assert kth_largest(values, k) == values[k - 1].item()
     extra_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert extra_mib < 192  # a copy as int64 keys alone would be 256
-
-
-def splitmix64(seed: int, step: int, row: int, token: int) -> int:
-    """The same chain in Python integers (Steele et al., OOPSLA 2014)."""
-    wrap, state = 2**64 - 1, 0
-    for counter in (seed, step, row, token):
-        state = (state + counter + 0x9E3779B97F4A7C15) & wrap
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & wrap
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & wrap
-        state ^= state >> 31
-    return state & (2**63 - 1)
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (42, 7), (-1, 2**40)])
