@@ -65,9 +65,24 @@ class FedTrainer(RLVRTrainer):
         return self._decide(Sampled(tokens, rollouts, recorded["truncated"]), scores)
 
 
+class DividesAgain(FedTrainer):
+    """A control that must fail: the loss divided once more by the accumulation."""
+
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        return super()._compute_loss(model, inputs) / self.args.gradient_accumulation_steps
+
+
+class DummyPastTheEngine(FedTrainer):
+    """A control that must fail: the dummy row goes round the engine that counts passes and gathers weights."""
+
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        return super()._compute_loss(self.model if inputs.empty else model, inputs)
+
+
 def run(
-    name: str, model: Path, out: Path, micro_batch_rows: int, sparse: bool = True, ranks: int = 1, **extra: Any
-) -> dict:
+    name: str, model: Path, out: Path, micro_batch_rows: int, sparse: bool = True, ranks: int = 1,
+    trainer_class: type[FedTrainer] = FedTrainer, **extra: Any,
+) -> dict:  # fmt: skip
     """Train through the recorded batch once; returns losses and the flattened change of the weights."""
     settings = scenario(name)
     rows = P * G // (settings["updates"] * ranks)
@@ -79,7 +94,7 @@ def run(
         learning_rate=LEARNING_RATE, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, logging_steps=1,
         save_strategy="no", report_to="none", disable_tqdm=True, **extra,
     )  # fmt: skip
-    trainer = FedTrainer(
+    trainer = trainer_class(
         str(model), lambda completions, **_: [0.0] * len(completions), algorithm=algorithm_of(settings), args=args,
         train_dataset=[{"prompt": "x"}], sparse_head=sparse,
     )  # fmt: skip
