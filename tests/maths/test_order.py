@@ -114,18 +114,18 @@ def test_every_rank_refuses_a_k_that_is_too_large() -> None:
 
 def test_more_values_than_torch_quantile_takes_are_selected_in_bounded_extra_memory() -> None:
     size, k = 2**25, 2**25 // 5
+    with pytest.raises(RuntimeError, match="too large"):
+        torch.quantile(torch.zeros(size), 0.8)
 
     def select(rank: int) -> tuple[bool, float]:  # in a process of its own, whose peak memory starts here
         values = torch.arange(size, dtype=torch.float32).mul_(-0.5)  # distinct and in order: the k-th is known
-        with pytest.raises(RuntimeError, match="too large"):
-            torch.quantile(values, 0.8)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         right = kth_largest(values, k) == values[k - 1].item()
         return right, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
     [(right, extra_mib)] = run_ranks(1, select)
     assert right
-    assert extra_mib < 100  # 32 of held keys, twice while they are joined; a copy of the values as int64 would be 256
+    assert extra_mib < 200  # 64 of held keys, and what the allocator wastes; a copy as int64 keys would be 256
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (42, 7), (-1, 2**40)])
