@@ -9,6 +9,7 @@ from rlvr.data.expressions import OPERATORS, Expression, outcomes, render, value
 from rlvr.errors import UserError
 from rlvr.registry import variant
 
+_SYMBOLS = tuple(OPERATORS)
 PATIENCE = 20_000
 """Draws in a row without a new problem after which the supply counts as exhausted."""
 
@@ -88,7 +89,7 @@ class Arithmetic(Data):
     def _draw(self, rng: random.Random) -> Expression:
         count = rng.randint(self.min_operands, self.max_operands)
         numbers = tuple(rng.randint(1, self.largest_operand) for _ in range(count))
-        return numbers, tuple(rng.choice(list(OPERATORS)) for _ in range(count - 1))
+        return numbers, tuple(rng.choice(_SYMBOLS) for _ in range(count - 1))
 
     @cached_property
     def _problems(self) -> list[Problem]:
