@@ -63,7 +63,7 @@ class RunFolder:
             )
         if used and overwrite:
             if not self.config.exists():
-                raise UserError(f"{self.path} is not a run folder (no config.yaml), so run.overwrite=true leaves it alone")
+                raise UserError(f"{self.path} has no config.yaml, so it is no run folder and run.overwrite leaves it")
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
 

@@ -5,6 +5,7 @@ DeepSpeed's ranks must make the same number of passes.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def plan_slices(rows: Sequence[int], lengths: Sequence[int], slices: int, most: int) -> list[list[int]]:
@@ -26,7 +27,7 @@ def plan_slices(rows: Sequence[int], lengths: Sequence[int], slices: int, most: 
         raise ValueError(f"{len(rows)} rows do not fit into {slices} slices of at most {most}")
     ordered = sorted(rows, key=lambda row: (-lengths[row], row))
     bounds = [len(ordered) * index // slices for index in range(slices + 1)]
-    return [ordered[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [ordered[start:stop] for start, stop in pairwise(bounds)]
 
 
 def unplanned_slices(rows: Sequence[int], slices: int, most: int) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """A rollout batch on one rank, from what was sampled to the slices that are trained on."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,11 @@ from rlvr.maths.denominators import StepCounts
 from rlvr.maths.rollouts import Rollouts
 from rlvr.selection.select import TokenSelection
 from rlvr.trainer.forward import Tokens
+
+
+def launched_ranks() -> int:
+    """Processes of this job as the launcher set them, before any process group exists."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class RolloutBatch:
 
     @property
     def projected(self) -> Tensor:
-        """(B, T) bool: positions that carry gradient, or whose entropies the loss has to see; nothing else is scored."""
+        """(B, T) bool: positions that carry gradient, or whose entropies the loss needs; no other is scored."""
         voting = self.kept if self.selection is None else self.kept & (self.advantages != 0)
         return voting | self.kl_mask
 

@@ -73,13 +73,15 @@ class ProgressLine(TrainerCallback):
 
     Args:
         mode: `auto`, `bar`, `lines` or `none`.
-        console: where to draw.
+        console: where to draw the bar.
+        say: prints a line.
         every: optimizer steps between lines.
     """
 
-    def __init__(self, mode: str, console: Console, every: int = 10) -> None:
+    def __init__(self, mode: str, console: Console, say: Callable[[str], None], every: int = 10) -> None:
         self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
         self.console = console
+        self.say = say
         self.every = every
         self._bar: Progress | None = None
         self._task: Any = None
@@ -92,8 +94,8 @@ class ProgressLine(TrainerCallback):
             self.mode = "none"
         if self.mode == "bar":
             self._bar = Progress(
-                TextColumn("training"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"),
-                TextColumn("ETA"), TimeRemainingColumn(), console=self.console,
+                TextColumn("training"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"), TextColumn("ETA"), TimeRemainingColumn(), console=self.console,
             )  # fmt: skip
             self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, numbers="")
             self._bar.start()
@@ -106,7 +108,7 @@ class ProgressLine(TrainerCallback):
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step, numbers=line)
         elif state.global_step % self.every == 0 or state.global_step == 1:
-            self.console.print(f"step {state.global_step:>4}/{state.max_steps}  {line}", highlight=False)
+            self.say(f"step {state.global_step:>4}/{state.max_steps}  {line}")
 
     def _line(self, logs: dict[str, Any]) -> str:
         now, tokens = time.perf_counter(), float(logs.get("num_tokens") or self._last[1])
@@ -166,17 +168,16 @@ class Alarms(TrainerCallback):
 
 
 class HeldOut(TrainerCallback):
-    """Measures held-out accuracy every so many optimizer steps; `metrics.jsonl` gets it with the next row.
+    """Measures held-out accuracy every so many optimizer steps.
 
     Args:
         every: optimizer steps.
-        measure: gives the accuracy of the current policy; called on every rank.
-        report: called with (step, accuracy).
+        measure: called with the step, on every rank.
     """
 
-    def __init__(self, every: int, measure: Callable[[], float], report: Callable[[int, float], None]) -> None:
-        self.every, self.measure, self.report = every, measure, report
+    def __init__(self, every: int, measure: Callable[[int], None]) -> None:
+        self.every, self.measure = every, measure
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.report(state.global_step, self.measure())
+            self.measure(state.global_step)

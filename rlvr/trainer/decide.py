@@ -169,4 +169,3 @@ def _plan(batch: RolloutBatch, rows_of_step: list[list[int]], sizes: BatchSizes,
         plan_slices([row for row in rows if carries[row]], lengths, sizes.slices_per_step, sizes.micro_batch_rows)
         for rows in rows_of_step
     ]
-

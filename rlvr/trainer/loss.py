@@ -74,14 +74,20 @@ def _reduced(losses: Tensor, mask: Tensor, row_tokens: Tensor, per_row: bool, di
 
 
 def slice_loss(
-    part: Slice, logps: Tensor, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int = 0, step: int = 0
+    part: Slice,
+    logps: Tensor,
+    entropies: Tensor | None,
+    algorithm: Algorithm,
+    ranks: Ranks,
+    seed: int = 0,
+    step: int = 0,
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
     """The loss that this rank backpropagates for one slice, and sums for the metrics.
 
     Args:
         part: the slice.
         logps: (N, T) log-probabilities of the current policy, with gradient; 0 where not projected.
-        entropies: (N, T) nats; used where the loss selects (`scope=micro_batch*`).
+        entropies: (N, T) nats; needed where the loss selects (`scope=micro_batch*`).
         algorithm: selection and objective.
         ranks: the processes that share the step.
         seed: the run's seed, for random selection inside the loss.
@@ -95,6 +101,7 @@ def slice_loss(
     kept, row_tokens = part.kept, part.row_tokens
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     if selection.inside_loss:
+        assert entropies is not None, "the policy's head gives entropies; only a reference model's does not"
         candidates = kept
         group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
         chosen = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group)

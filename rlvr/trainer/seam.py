@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from trl import GRPOConfig, GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
 from rlvr.maths.rollouts import Rollouts
@@ -96,14 +96,21 @@ class RLVRTrainer(GRPOTrainer):
             spent = time.perf_counter() - start - inner
             self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + spent
 
+    @contextmanager
+    def generating(self) -> Iterator[Any]:
+        """The policy as a model that can `generate`: unwrapped, its sharded weights gathered for the time being."""
+        gather = self.args.ds3_gather_for_generation
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=gather
+        ) as policy:
+            yield policy
+
     def get_train_dataloader(self) -> DataLoader:
         """One empty item per slice: the prompts come from the stream, the rows from the rollout batch."""
         slices = self.args.max_steps * self.args.gradient_accumulation_steps
         return DataLoader(range(slices), batch_size=1, collate_fn=lambda _: {})  # type: ignore[arg-type]
 
-    def _calculate_rewards(
-        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
-    ) -> Tensor:
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         """TRL's rewards, kept: (rows of all ranks, functions), NaN where a function gave none."""
         with self.phase("reward"):
             self.rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -120,7 +127,7 @@ class RLVRTrainer(GRPOTrainer):
         mine = prompts[self.ranks.index * share : (self.ranks.index + 1) * share]
         rows = [dict(prompt) for prompt in mine for _ in range(self.sizes.num_generations)]
         with self.phase("generate"):
-            output = super()._generate_and_score_completions(rows)  # type: ignore[arg-type]
+            output = super()._generate_and_score_completions(rows)
         sampled = self._sampled(output)
         with self.phase("score"):
             scores = self._score(sampled)
@@ -176,7 +183,7 @@ class RLVRTrainer(GRPOTrainer):
                 seed=self.args.seed, step=self.rollouts_made,
             )  # fmt: skip
 
-    def _prepare_inputs(self, generation_batch: Any) -> Slice:  # type: ignore[override]
+    def _prepare_inputs(self, generation_batch: Any) -> Slice:
         """The slice that is due, of a new rollout batch where the last one is used up."""
         position = self._step % (self.sizes.slices_per_rollout * self.sizes.num_iterations)
         if position == 0 or self.rollout is None:

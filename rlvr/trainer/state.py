@@ -12,7 +12,7 @@ from rlvr.selection.select import TokenSelection
 from rlvr.trainer.batch import RolloutBatch, Sampled, Scores
 from rlvr.trainer.forward import Tokens
 
-STORED = [RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts]
+STORED: list[Any] = [RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts]
 
 
 def _file(trainer: Any, folder: Path) -> Path:

@@ -17,8 +17,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "top20_truncation_masked": {"updates": 2, "mask_truncated": True, "reduction": "sequence_mean"},
     "top50_all_normalizer": {"keep": 0.5, "normalizer": "all", "reduction": "token_mean_rollout", "updates": 2},
     "top50_constant": {"keep": 0.5, "reduction": "constant", "candidates": "all"},
-    "grpo_kl": {"old": "old_logps", "iterations": 2, "keep": 1.0, "candidates": "all", "normalizer": "all", "reduction": "sequence_mean",
-                "beta": 0.05},
+    "grpo_kl": {
+        "keep": 1.0, "candidates": "all", "normalizer": "all", "reduction": "sequence_mean", "beta": 0.05,
+        "old": "old_logps", "iterations": 2,
+    },
     "dapo": {"keep": 1.0, "candidates": "all", "normalizer": "all", "updates": 2, "old": "old_logps"},
     "empty_step": {"rewards": "rewards_half_degenerate", "updates": 2},
     "nothing_to_learn": {"rewards": "rewards_degenerate"},

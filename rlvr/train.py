@@ -1,0 +1,205 @@
+"""A run: from its configuration to a trained policy and the folder that holds everything about it."""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlvr.assets import base_policy_path
+from rlvr.config.algebra import BatchSizes
+from rlvr.config.compose import write_config
+from rlvr.config.schema import RunConfig
+from rlvr.data.base import Problem
+from rlvr.errors import UserError
+from rlvr.run_folder import RunFolder
+
+LOG = logging.getLogger("rlvr")
+
+
+def run_sizes(config: RunConfig, ranks: int = 1) -> BatchSizes:
+    """The batch algebra of a configuration on so many processes.
+
+    Raises:
+        UserError: if the sizes do not divide.
+    """
+    return BatchSizes(
+        config.rollouts.prompts, config.rollouts.num_generations, config.optimizer.updates_per_rollout,
+        config.optimizer.num_iterations, config.optimizer.micro_batch_rows, ranks, config.optimizer.window,
+    )  # fmt: skip
+
+
+def model_path(config: RunConfig) -> str:
+    """The folder or hub id of the policy to start from.
+
+    Raises:
+        UserError: if it looks like a folder and is none.
+    """
+    given = config.model.path
+    if given == "builtin":
+        return str(base_policy_path())
+    looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
+    if looks_local and not Path(given).expanduser().is_dir():
+        raise UserError(f"model.path={given} is not a folder; expected one that from_pretrained loads, or a hub id")
+    return str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
+
+
+def prompt_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Problems as the trainer's prompt rows."""
+    return [{"prompt": problem.prompt, "gold": problem.gold, "prompt_id": problem.prompt_id} for problem in problems]
+
+
+def _name_run(config: RunConfig) -> None:
+    if config.run.name is None:
+        config.run.name = f"{config.run.algorithm or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _log_to(path: Path) -> None:
+    """Libraries speak into `log.txt`; the terminal is for the run."""
+    from transformers.utils import logging as transformers_logging
+
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+class Run:
+    """One training run.
+
+    Args:
+        config: the resolved configuration.
+        console: where people read.
+
+    Raises:
+        UserError: for anything that does not fit, before a file is written.
+    """
+
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        from rlvr.trainer.arguments import check_trl_mapping
+        from rlvr.trainer.batch import launched_ranks
+
+        self.config, self.console = config, console
+        self.ranks = launched_ranks()
+        self.sizes = run_sizes(config, self.ranks)
+        check_trl_mapping(config.trl)
+        self.model_path = model_path(config)
+        self.problems = config.data.train()
+        self.heldout = config.data.heldout()[: config.evaluation.problems]
+        _name_run(config)
+        self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
+        self.history: list[tuple[int, float]] = []
+        self.trainer: Any = None
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """A line for people, on the terminal and in `log.txt`."""
+        LOG.info(text)
+        self.console.print(text, style=style, highlight=False, soft_wrap=True)
+
+    def execute(self) -> dict[str, Any]:
+        """Train, evaluate before and after, and write the folder; returns the summary."""
+        self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
+        write_config(self.config, self.folder.config)
+        _log_to(self.folder.log)
+        self.trainer = self._trainer()
+        before = self._measure(), self._measure(temperature=0.0)
+        self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
+        checkpoint = self.folder.newest_checkpoint() if self.config.run.resume else None
+        started = time.perf_counter()
+        self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.perf_counter() - started
+        after = self._measure(), self._measure(temperature=0.0)
+        summary = {
+            "accuracy_before": before[0], "accuracy_after": after[0], "greedy_before": before[1],
+            "greedy_after": after[1], "heldout_problems": len(self.heldout), "steps": self.trainer.state.global_step,
+            "train_seconds": round(seconds, 2), "seed": self.config.run.seed, "algorithm": self.config.run.algorithm,
+            "accuracy_during": self.history,
+        }  # fmt: skip
+        if self.trainer.accelerator.is_main_process:
+            self.folder.write_summary(summary)
+            self._closing_table(summary)
+        return summary
+
+    def _trainer(self) -> Any:
+        from transformers import AutoTokenizer, PrinterCallback
+
+        from rlvr.rewards.adapter import RewardFunction
+        from rlvr.trainer.algorithm import Algorithm
+        from rlvr.trainer.arguments import trl_arguments
+        from rlvr.trainer.callbacks import Alarms, HeldOut, MetricsFile, ProgressLine
+        from rlvr.trainer.record import Recorder
+        from rlvr.trainer.seam import RLVRTrainer
+
+        config = self.config
+        tokenizer = AutoTokenizer.from_pretrained(self.model_path, padding_side="left")
+        callbacks: list[Any] = [MetricsFile(self.folder.metrics)]
+        callbacks.append(ProgressLine(config.logging.progress, self.console, self.say))
+        callbacks.append(Alarms(lambda text: self.say(f"warning: {text}", style="yellow")))
+        if config.evaluation.every:
+            callbacks.append(HeldOut(config.evaluation.every, self._measure_and_report))
+        rewards = [RewardFunction(name, reward) for name, reward in config.reward.items()]
+        record = config.rollouts.record
+        recorder = Recorder(self.folder.rollouts, record.every, record.max_completions, rewards)
+        trainer = RLVRTrainer(
+            self.model_path, rewards,
+            algorithm=Algorithm(config.advantage, config.selection, config.objective),
+            args=trl_arguments(config, self.sizes, str(self.folder.checkpoints)),
+            train_dataset=prompt_rows(self.problems), window=config.optimizer.window,
+            sparse_head=config.optimizer.sparse_head, on_rollout=recorder if record.every else None,
+            processing_class=tokenizer, callbacks=callbacks,
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        if trainer.stream.duplicates:
+            self.say(f"{trainer.stream.duplicates} duplicate prompts dropped")
+        return trainer
+
+    def _measure(self, temperature: float | None = None) -> float | None:
+        """Held-out accuracy of the current policy; None where nothing is held out."""
+        from rlvr.evaluation.heldout import accuracy, sample_and_grade
+
+        if not self.heldout:
+            return None
+        config = self.config
+        with self.trainer.generating() as policy:
+            answers = sample_and_grade(
+                policy, self.trainer.processing_class, self.heldout,
+                config.evaluation.max_completion_length or config.rollouts.max_completion_length,
+                config.rollouts.temperature if temperature is None else temperature, config.run.seed,
+                config.evaluation.batch_size,
+            )  # fmt: skip
+        return accuracy(answers)
+
+    def _measure_and_report(self, step: int) -> None:
+        value = self._measure()
+        if value is not None:
+            self.history.append((step, value))
+            self.say(f"held-out accuracy at step {step}: {_percent(value)}")
+
+    def _closing_table(self, summary: dict[str, Any]) -> None:
+        table = Table(title=f"{self.config.run.name}: {summary['steps']} steps in {summary['train_seconds']:.0f} s")
+        for heading in ("held-out accuracy", "before", "after"):
+            table.add_column(heading, justify="left" if heading.startswith("held") else "right")
+        table.add_row("sampled", _percent(summary["accuracy_before"]), _percent(summary["accuracy_after"]))
+        table.add_row("greedy", _percent(summary["greedy_before"]), _percent(summary["greedy_after"]))
+        self.console.print(table)
+        self.say(f"everything about this run: {self.folder.path}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
+    """Train a policy as configured; returns the summary that `summary.json` holds.
+
+    Raises:
+        UserError: for anything that does not fit, before a file is written.
+    """
+    return Run(config, console or Console()).execute()
