@@ -130,7 +130,7 @@ def _top(pool: _Pool, count: int, process_group: Any) -> tuple[Tensor, int]:
             return (torch.where(pool.keys(part) == cut.key, pool.tie_keys(part), -1) for part in blocks)
 
         last_tie = kth_largest_key(ties, count - cut.larger, TIE_BITS, device, process_group).key
-    taken_BT = torch.zeros_like(pool.votes_BT)
+    taken_BT = torch.empty_like(pool.votes_BT)
     for part in blocks:
         keys = pool.keys(part)
         taken_BT[part] = keys >= cut.key
@@ -225,9 +225,10 @@ def _global_rows(count: int, device: torch.device, process_group: Any) -> Tensor
 def _count_candidates(pool: _Pool, process_group: Any) -> int:
     """N over all ranks; an entropy among them that is NaN is an error, on every rank alike."""
     tally = torch.zeros(2, dtype=torch.int64, device=pool.mask_BT.device)
-    tally[0] = pool.votes_BT.sum()
-    if pool.rule in ("top_entropy", "bottom_entropy"):
-        for part in pool.blocks():
+    decides = pool.rule in ("top_entropy", "bottom_entropy")
+    for part in pool.blocks():
+        tally[0] += pool.votes_BT[part].sum()
+        if decides:
             tally[1] += (pool.entropies_BT[part].isnan() & pool.votes_BT[part]).sum()
     total, not_numbers = reduce_sum(tally, process_group).tolist()
     if not_numbers:

@@ -135,23 +135,36 @@ def decide(
         sampled, scores, advantages.unsqueeze(1) if advantages.dim() == 1 else advantages, loss_mask, candidates, kept,
         _kl_mask(loss_mask, kept, algorithm), selection,
     )  # fmt: skip
-    rows_of_step: list[list[int]] = [[] for _ in range(sizes.updates_per_rollout)]
-    for local, row in enumerate(rows.tolist()):
-        rows_of_step[sizes.step_of_row(row)].append(local)
+    rows_of_step = _rows_of_step(rows, sizes)
     batch.plan = _plan(batch, rows_of_step, sizes, plan_rows and not inside)
-    kept_in_slice = None
-    kept_per_step = torch.stack([kept[rows].sum() for rows in rows_of_step])
-    if inside:
-        kept_per_step, kept_in_slice = _kept_in_loss(candidates, batch.plan, algorithm, ranks)
-    counts = _step_counts(loss_mask, kept_per_step, rows_of_step, ranks, max_completion_length)
-    batch.policy_divisors = _policy_divisors(counts, kept_in_slice, algorithm, sizes)
-    batch.kl_divisors = [
-        denominator(algorithm.objective.reduction, algorithm.objective.kl_tokens == "kept", here) for here in counts
-    ]
-    batch.step_counts = counts
-    batch.row_tokens = (kept if algorithm.divides_by_kept else loss_mask).sum(dim=1).clamp(min=1)
+    _count(batch, rows_of_step, algorithm, sizes, ranks, max_completion_length)
     batch.metrics = _selection_metrics(scores, loss_mask, candidates, selection, ranks)
     return batch
+
+
+def _rows_of_step(rows: Tensor, sizes: BatchSizes) -> list[list[int]]:
+    """This rank's rows, by the optimizer step they belong to."""
+    of_step: list[list[int]] = [[] for _ in range(sizes.updates_per_rollout)]
+    for local, row in enumerate(rows.tolist()):
+        of_step[sizes.step_of_row(row)].append(local)
+    return of_step
+
+
+def _count(
+    batch: RolloutBatch, rows_of_step: list[list[int]], algorithm: Algorithm, sizes: BatchSizes, ranks: Ranks,
+    longest: int,
+) -> None:  # fmt: skip
+    """Fill in the counts and denominators of every step."""
+    objective, kept_in_slice = algorithm.objective, None
+    kept_per_step = torch.stack([batch.kept[rows].sum() for rows in rows_of_step])
+    if algorithm.selection.inside_loss:
+        kept_per_step, kept_in_slice = _kept_in_loss(batch.candidates, batch.plan, algorithm, ranks)
+    counts = _step_counts(batch.loss_mask, kept_per_step, rows_of_step, ranks, longest)
+    batch.step_counts = counts
+    batch.policy_divisors = _policy_divisors(counts, kept_in_slice, algorithm, sizes)
+    batch.kl_divisors = [denominator(objective.reduction, objective.kl_tokens == "kept", step) for step in counts]
+    own = batch.kept if algorithm.divides_by_kept else batch.loss_mask
+    batch.row_tokens = own.sum(dim=1).clamp(min=1)
 
 
 def _kl_mask(loss_mask: Tensor, kept: Tensor, algorithm: Algorithm) -> Tensor:

@@ -8,6 +8,9 @@ from rlvr.trainer.algorithm import Algorithm
 from rlvr.trainer.batch import Ranks, RolloutBatch, Slice
 from rlvr.trainer.forward import Tokens
 
+Sums = dict[str, tuple[Tensor, Tensor]]
+"""(sum, count) of this rank by metric name."""
+
 
 def cut_slice(
     batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_policy: bool, trim_left: bool, sparse: bool = True
@@ -73,6 +76,21 @@ def _reduced(losses: Tensor, mask: Tensor, row_tokens: Tensor, per_row: bool, di
     return summed.sum() * (ranks / divisor) if divisor > 0 else summed.sum() * 0.0
 
 
+def _choose(
+    part: Slice, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int, step: int
+) -> tuple[Tensor, Sums]:
+    """The selection of a `micro_batch*` scope, from the current policy, and sums about it."""
+    selection, candidates = algorithm.selection, part.kept
+    group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
+    kept = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group).mask
+    dropped, values = candidates & ~kept, entropies.detach()
+    return kept, {
+        "selection/kept_fraction": (kept.sum(), candidates.sum()),
+        "selection/entropy_kept": (values[kept].sum(), kept.sum()),
+        "selection/entropy_dropped": (values[dropped].sum(), dropped.sum()),
+    }
+
+
 def slice_loss(
     part: Slice,
     logps: Tensor,
@@ -81,7 +99,7 @@ def slice_loss(
     ranks: Ranks,
     seed: int = 0,
     step: int = 0,
-) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+) -> tuple[Tensor, Sums]:
     """The loss that this rank backpropagates for one slice, and sums for the metrics.
 
     Args:
@@ -97,21 +115,14 @@ def slice_loss(
         A scalar connected to every parameter, and (sum, count) pairs of this rank by metric name; the count of the
         clip ratios is 0 here, because it is the step's kept tokens, those of dropped rows included.
     """
-    objective, selection = algorithm.objective, algorithm.selection
+    objective = algorithm.objective
     kept, row_tokens = part.kept, part.row_tokens
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
-    if selection.inside_loss:
+    sums: Sums = {}
+    if algorithm.selection.inside_loss:
         assert entropies is not None, "the policy's head gives entropies; only a reference model's does not"
-        candidates = kept
-        group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
-        chosen = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group)
-        kept = chosen.mask
+        kept, sums = _choose(part, entropies, algorithm, ranks, seed, step)
         if algorithm.divides_by_kept:
             row_tokens = kept.sum(dim=1).clamp(min=1)
-        dropped, values = candidates & ~kept, entropies.detach()
-        sums["selection/kept_fraction"] = (kept.sum(), candidates.sum())
-        sums["selection/entropy_kept"] = (values[kept].sum(), kept.sum())
-        sums["selection/entropy_dropped"] = (values[dropped].sum(), dropped.sum())
     per_row = objective.reduction == "sequence_mean"
     old_logps = logps.detach() if part.old_logps is None else part.old_logps
     acts = part.projected & (kept | part.kl_mask)

@@ -43,7 +43,7 @@ class Recorder:
             "group": global_row // trainer.sizes.num_generations,
             "prompt_id": prompt.get("prompt_id", ""),
             "prompt": prompt_text(prompt["prompt"]),
-            "completion": completion_text(list(trainer._logs["completion"])[global_row]),
+            "completion": completion_text(trainer.completions[index]),
             "gold": str(prompt.get("gold", "")),
             "reward": float(sampled.rollouts.rewards[index]),
             "rewards": dict(zip(trainer.reward_func_names, per_function, strict=True)),

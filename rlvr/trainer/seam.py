@@ -80,6 +80,7 @@ class RLVRTrainer(GRPOTrainer):
         self.rollout: RolloutBatch | None = None
         self.phase_seconds: dict[str, float] = {}
         self.rewards_per_func: Tensor = torch.empty(0)
+        self.completions: list[Any] = []
         self.step_stats = StepStats()
         for function in self.reward_funcs:
             if hasattr(function, "bind"):
@@ -112,6 +113,7 @@ class RLVRTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         """TRL's rewards, kept: (rows of all ranks, functions), NaN where a function gave none."""
+        self.completions = completions
         with self.phase("reward"):
             self.rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self.rewards_per_func
