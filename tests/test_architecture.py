@@ -42,7 +42,6 @@ OVERRIDE_LINES = 300
 TRL_PRIVATE = {
     "_CHUNKED_LOGPROB_CHUNK_SIZE",  # tokens the LM head projects at once
     "_get_output_dir",  # where a checkpoint goes
-    "_logs",  # completions as text, for the record of a rollout
     "_metrics",  # what `log` averages
     "_step",  # the slice that is due
     "_tokenizer",  # the padding token
