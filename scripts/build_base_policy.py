@@ -170,10 +170,10 @@ def main() -> None:
     tokenizer = build_tokenizer(args.largest_number)
     model = build_model(args, tokenizer)
     loss = train(model, tokenizer, [str(problem.prompt) for problem in data.train()], args)
+    model.save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)  # before it pads a batch: it would write that padding into its file
     accuracies = [sampled_accuracy(model, tokenizer, data, seed) for seed in range(DRAWS)]
     accuracy = sum(accuracies) / DRAWS
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
     facts = vars(args) | {
         "data": data,
         "loss": f"{loss:.4f}",
