@@ -41,6 +41,12 @@ class Algorithm:
                 "KL term: set objective.beta=0, or selection.normalizer=kept"
             )
 
+        if self.selection.inside_loss and self.objective.beta > 0 and self.objective.kl_tokens == "kept":
+            raise UserError(
+                f"objective.kl_tokens=kept with selection.scope={self.selection.scope}; the KL term's tokens must be "
+                "known before the loss: set objective.kl_tokens=all, or selection.scope=rollout"
+            )
+
     @property
     def divides_by_kept(self) -> bool:
         """Whether the policy term is divided by kept tokens (arXiv 2506.01939v2, eq. 6) rather than by all."""
