@@ -1,4 +1,8 @@
-"""What every test shares: torch on few threads, hypothesis without a deadline."""
+"""What every test shares: torch on few threads that do not spin, hypothesis without a deadline."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `rlvr` sets it; read when torch loads its threads
 
 import torch
 from hypothesis import settings
