@@ -50,6 +50,21 @@ class Ranks:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How a sampler that is not quite the policy is corrected for; see `sampler_weights`.
+
+    Attributes:
+        mode: one of `rlvr.maths.importance.MODES`.
+        clip_min: lower bound of the ratio, or None.
+        clip_max: upper bound, or None.
+    """
+
+    mode: str = "sequence_mask"
+    clip_min: float | None = None
+    clip_max: float | None = 3.0
+
+
+@dataclass(frozen=True)
 class Sampled:
     """What was sampled and how it was judged: B rows, groups contiguous, in the order of the prompt stream.
 
@@ -57,11 +72,14 @@ class Sampled:
         tokens: prompts and completions.
         rollouts: rewards and verdicts, as credit assignment sees them.
         truncated: (B,) bool, cut at the length limit: no end-of-text token.
+        sampler_logps: (B, T) log-probabilities that a separate sampler reported, NaN where it could not; None where
+            the policy itself sampled.
     """
 
     tokens: Tokens
     rollouts: Rollouts
     truncated: Tensor
+    sampler_logps: Tensor | None = None
 
     def global_rows(self, ranks: Ranks) -> Tensor:
         """(B,) int64 indices of this rank's rows in the rollout batch of all ranks."""
@@ -98,6 +116,7 @@ class RolloutBatch:
         candidates: (B, T) bool, tokens that vote.
         kept: (B, T) bool, selected tokens; all candidates where the loss decides.
         kl_mask: (B, T) bool, tokens the KL term acts on.
+        weights: (B, T) importance weights over a separate sampler; None for all 1.
         selection: the decision's threshold and counts; None where the loss decides.
         plan: `plan[step][slice]` lists rows of this rank.
         policy_divisors: `[step][slice]`: Z of the policy term.
@@ -114,6 +133,7 @@ class RolloutBatch:
     candidates: Tensor
     kept: Tensor
     kl_mask: Tensor
+    weights: Tensor | None
     selection: TokenSelection | None
     plan: list[list[list[int]]] = field(default_factory=list)
     policy_divisors: list[list[float]] = field(default_factory=list)
@@ -143,6 +163,7 @@ class Slice:
         advantages: (N, 1) or (N, T).
         old_logps: (N, T) of the sampling policy; None where it is the policy that is updated.
         ref_logps: (N, T), or None.
+        weights: (N, T), or None.
         row_tokens: (N,) tokens of each whole row that its own mean divides by; at least 1.
         row_kl_tokens: (N,) likewise for the KL term.
         divisor: Z of the policy term.
@@ -158,6 +179,7 @@ class Slice:
     advantages: Tensor
     old_logps: Tensor | None
     ref_logps: Tensor | None
+    weights: Tensor | None
     row_tokens: Tensor
     row_kl_tokens: Tensor
     divisor: float

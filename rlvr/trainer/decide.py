@@ -6,11 +6,12 @@ from torch import Tensor
 from rlvr.config.algebra import BatchSizes
 from rlvr.maths.denominators import StepCounts, denominator
 from rlvr.maths.groups import has_spread
-from rlvr.maths.masked import last_true, masked_mean, reduce_sum
+from rlvr.maths.importance import sampler_weights
+from rlvr.maths.masked import last_true, reduce_sum
 from rlvr.rollouts.plan import plan_slices, unplanned_slices
-from rlvr.selection.select import TokenSelection
 from rlvr.trainer.algorithm import Algorithm
-from rlvr.trainer.batch import Ranks, RolloutBatch, Sampled, Scores
+from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores
+from rlvr.trainer.measure import rollout_metrics
 
 Plan = list[list[list[int]]]
 """`plan[step][slice]`: rows of this rank."""
@@ -78,23 +79,6 @@ def _policy_divisors(
     return [[denominator(algorithm.objective.reduction, by_kept, step)] * sizes.slices_per_step for step in counts]
 
 
-def _selection_metrics(
-    scores: Scores, loss_mask: Tensor, candidates: Tensor, selection: TokenSelection | None, ranks: Ranks
-) -> dict[str, float]:
-    scored = loss_mask & scores.scored.unsqueeze(1)
-    metrics = {"entropy": float(masked_mean(scores.entropies, scored, ranks.group))}
-    if selection is None:
-        return metrics
-    kept = selection.mask
-    metrics["selection/candidates"] = float(selection.candidates)
-    metrics["selection/kept_fraction"] = selection.kept / max(selection.candidates, 1)
-    metrics["selection/entropy_kept"] = float(masked_mean(scores.entropies, kept, ranks.group))
-    metrics["selection/entropy_dropped"] = float(masked_mean(scores.entropies, candidates & ~kept, ranks.group))
-    thresholds = selection.threshold.reshape(-1).to(kept.device)
-    threshold = float(masked_mean(thresholds, ~thresholds.isnan(), ranks.group))
-    return metrics if selection.threshold.isnan().all() else {**metrics, "selection/threshold": threshold}
-
-
 def decide(
     sampled: Sampled,
     scores: Scores,
@@ -105,6 +89,7 @@ def decide(
     seed: int = 0,
     step: int = 0,
     plan_rows: bool = True,
+    correction: Correction | None = None,
 ) -> RolloutBatch:
     """Decide everything about a rollout batch, the same for any number of ranks and any micro-batch size.
 
@@ -118,14 +103,17 @@ def decide(
         seed: the run's seed, for random selection.
         step: the rollout step, likewise.
         plan_rows: drop rows without gradient and sort by length; False keeps every row in its place.
+        correction: for log-probabilities of a separate sampler; None for no correction.
 
     Returns:
         The batch, ready to be cut into slices.
     """
     loss_mask, candidates = loss_and_candidate_masks(sampled, algorithm)
-    inside = algorithm.selection.inside_loss
+    weights = _weights(sampled, scores, correction)
+    if weights is not None:
+        candidates = candidates & (weights > 0)  # what is masked away has no gradient and must not use up the share
     rows = sampled.global_rows(ranks)
-    selection = None if inside else algorithm.selection(
+    selection = None if algorithm.selection.inside_loss else algorithm.selection(
         scores.entropies, candidates, group_size=sampled.rollouts.group_size, rows=rows,
         seed=seed, step=step, process_group=ranks.group,
     )  # fmt: skip
@@ -133,13 +121,22 @@ def decide(
     advantages = algorithm.advantage(sampled.rollouts)
     batch = RolloutBatch(
         sampled, scores, advantages.unsqueeze(1) if advantages.dim() == 1 else advantages, loss_mask, candidates, kept,
-        _kl_mask(loss_mask, kept, algorithm), selection,
+        _kl_mask(loss_mask, kept, algorithm), weights, selection,
     )  # fmt: skip
     rows_of_step = _rows_of_step(rows, sizes)
-    batch.plan = _plan(batch, rows_of_step, sizes, plan_rows and not inside)
+    batch.plan = _plan(batch, rows_of_step, sizes, plan_rows and selection is not None)
     _count(batch, rows_of_step, algorithm, sizes, ranks, max_completion_length)
-    batch.metrics = _selection_metrics(scores, loss_mask, candidates, selection, ranks)
+    batch.metrics = rollout_metrics(batch, ranks)
     return batch
+
+
+def _weights(sampled: Sampled, scores: Scores, correction: Correction | None) -> Tensor | None:
+    if sampled.sampler_logps is None or correction is None:
+        return None
+    mask = sampled.tokens.completion_mask.bool() & scores.scored.unsqueeze(1)
+    return sampler_weights(
+        scores.logps, sampled.sampler_logps, mask, correction.mode, correction.clip_min, correction.clip_max
+    )
 
 
 def _rows_of_step(rows: Tensor, sizes: BatchSizes) -> list[list[int]]:

@@ -51,6 +51,7 @@ def cut_slice(
         advantages=cut(batch.advantages),
         old_logps=None if on_policy else cut(scores.logps),
         ref_logps=None if scores.ref_logps is None else cut(scores.ref_logps),
+        weights=None if batch.weights is None else cut(batch.weights),
         row_tokens=batch.row_tokens[at],
         row_kl_tokens=batch.kl_mask[at].sum(dim=1).clamp(min=1),
         divisor=divisor,
@@ -63,7 +64,7 @@ def _dummy_slice(device: torch.device, divisor: float, kl_divisor: float) -> Sli
     nothing = torch.zeros_like(tokens.completion_ids, dtype=torch.bool)
     zeros, ones = nothing.float(), torch.ones(1, dtype=torch.int64, device=device)
     return Slice(
-        tokens, True, torch.zeros_like(ones), nothing, nothing, nothing, zeros, None, zeros, ones, ones,
+        tokens, True, torch.zeros_like(ones), nothing, nothing, nothing, zeros, None, zeros, None, ones, ones,
         divisor, kl_divisor,
     )  # fmt: skip
 
@@ -128,6 +129,7 @@ def slice_loss(
     acts = part.projected & (kept | part.kl_mask)
     ratio = objective.ratio(logps, old_logps, acts)
     losses = objective.policy_loss(ratio, part.advantages)
+    losses = losses if part.weights is None else losses * part.weights
     loss = _reduced(losses, kept & acts, row_tokens, per_row, part.divisor, ranks.count)
     if objective.beta > 0 and part.ref_logps is not None:
         kl = objective.kl(logps, part.ref_logps, ratio, part.kl_mask)

@@ -19,7 +19,7 @@ from rlvr.rollouts.stream import PromptStream
 from rlvr.trainer import state
 from rlvr.trainer.algorithm import Algorithm, named_algorithm
 from rlvr.trainer.arguments import check_model, own_arguments, sizes_of, unsupported
-from rlvr.trainer.batch import Ranks, RolloutBatch, Sampled, Scores, Slice
+from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.forward import Tokens, compacted_head, positions_are_relative, token_logps
 from rlvr.trainer.loss import cut_slice, slice_loss
@@ -41,6 +41,8 @@ class RLVRTrainer(GRPOTrainer):
         train_dataset: rows with the column `prompt` and those the rewards read.
         window: which rows share an optimizer step where a rollout batch makes several; see `BatchSizes`.
         sparse_head: project only the tokens that carry gradient; False for comparison.
+        correct_sampler: weigh by importance where vLLM samples; `args.vllm_importance_sampling_mode` and its bounds
+            say how.
         on_rollout: called with (trainer, batch, prompt rows) on the main process after every rollout batch.
         kwargs: `processing_class`, `callbacks`, `optimizers`, `peft_config`, `quantization_config`,
             `reward_processing_classes` as in TRL; anything else is refused by name.
@@ -59,6 +61,7 @@ class RLVRTrainer(GRPOTrainer):
         *,
         window: str = "group",
         sparse_head: bool = True,
+        correct_sampler: bool = True,
         on_rollout: Callable[["RLVRTrainer", RolloutBatch, list[dict[str, Any]]], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,6 +76,7 @@ class RLVRTrainer(GRPOTrainer):
         check_model(self.model)
         self.ranks = Ranks.current()
         self.sparse_head = sparse_head
+        self.correction = self._correction() if correct_sampler else None
         self.on_rollout = on_rollout
         self.trim_left = positions_are_relative(self.model.config)
         self.rollouts_made = 0
@@ -85,6 +89,13 @@ class RLVRTrainer(GRPOTrainer):
         for function in self.reward_funcs:
             if hasattr(function, "bind"):
                 function.bind(self.eos_token_ids, self.max_completion_length)
+
+    def _correction(self) -> Correction:
+        args = self.args
+        return Correction(
+            args.vllm_importance_sampling_mode, args.vllm_importance_sampling_clip_min,
+            args.vllm_importance_sampling_clip_max,
+        )  # fmt: skip
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -151,7 +162,7 @@ class RLVRTrainer(GRPOTrainer):
         last = ids.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
         rollouts = Rollouts(total[mine], total, rewards[mine, 0], self.sizes.num_generations, ids, mask.bool())
         tokens = Tokens(output["prompt_ids"], output["prompt_mask"], ids, mask)
-        return Sampled(tokens, rollouts, ~torch.isin(last, ends))
+        return Sampled(tokens, rollouts, ~torch.isin(last, ends), output.get("sampling_per_token_logps"))
 
     def _forward(self, model: Any, tokens: Tokens, projected: Tensor) -> tuple[Tensor, Tensor | None]:
         vocabulary = self.model.config.get_text_config().vocab_size
@@ -182,7 +193,7 @@ class RLVRTrainer(GRPOTrainer):
         with self.phase("select"):
             return decide(
                 sampled, scores, self.algorithm, self.sizes, self.ranks, self.max_completion_length,
-                seed=self.args.seed, step=self.rollouts_made,
+                seed=self.args.seed, step=self.rollouts_made, correction=self.correction,
             )  # fmt: skip
 
     def _prepare_inputs(self, generation_batch: Any) -> Slice:
