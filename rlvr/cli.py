@@ -35,13 +35,27 @@ def _train(arguments: argparse.Namespace) -> None:
     from rlvr.config.compose import compose, read_config
     from rlvr.train import train
 
-    source = arguments.source
-    train(compose(arguments.overrides) if source is None else read_config(source, arguments.overrides))
+    if arguments.source is None:
+        train(compose(arguments.overrides))
+        return
+    # A run that replaced or went on with a folder is not to do so again: its own folder would be the victim.
+    anew = ["run.resume=false", "run.overwrite=false"]
+    train(read_config(arguments.source, [*anew, *arguments.overrides]))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; settings may stand before and after `--from`, which argparse alone does not allow."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if any(text.startswith("-") for text in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides += rest
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 for an error that the user can mend."""
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     # OpenMP's threads spin while they wait for one another. Where a core is busy with something else they take it from
     # the thread that all wait for: ten times slower on a shared machine, and no faster on a quiet one.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -55,6 +55,8 @@ class RunFolder:
         Raises:
             UserError: if it holds something already and neither `resume` nor `overwrite` was chosen.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; choose another run.name or run.dir")
         used = self.path.exists() and any(self.path.iterdir())
         if used and not (resume or overwrite):
             raise UserError(
@@ -68,9 +70,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     def newest_checkpoint(self) -> Path | None:
-        """The checkpoint with the highest step, or None."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-        return found[-1] if found else None
+        """The complete checkpoint with the highest step, or None; a run that was killed may leave half a one.
+
+        The trainer's own state is what a checkpoint gets last.
+        """
+        complete = {path.parent for path in self.checkpoints.glob("checkpoint-*/rlvr_state_*.pt")}
+        steps = {int(path.name.rsplit("-", 1)[1]): path for path in complete if path.name.rsplit("-", 1)[1].isdigit()}
+        return steps[max(steps)] if steps else None
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""

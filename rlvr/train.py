@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,26 @@ def model_path(config: RunConfig) -> str:
     return str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
 
 
+def load_tokenizer(path: str) -> Any:
+    """The policy's tokenizer, after a look at its configuration: what cannot be trained is refused before it is loaded.
+
+    Raises:
+        UserError: if there is no model, or one whose loss would be wrong.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from rlvr.trainer.arguments import check_model_config
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.path={path} cannot be loaded; expected a folder or a hub id ({reason})") from None
+    check_model_config(config)
+    return tokenizer
+
+
 def prompt_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     """Problems as the trainer's prompt rows."""
     return [{"prompt": problem.prompt, "gold": problem.gold, "prompt_id": problem.prompt_id} for problem in problems]
@@ -58,8 +79,9 @@ def _name_run(config: RunConfig) -> None:
         config.run.name = f"{config.run.algorithm or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _log_to(path: Path) -> None:
-    """Libraries speak into `log.txt`; the terminal is for the run."""
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Libraries speak into `log.txt` for the time being; the terminal is for the run."""
     from transformers.utils import logging as transformers_logging
 
     handler = logging.FileHandler(path)
@@ -69,6 +91,11 @@ def _log_to(path: Path) -> None:
     logging.captureWarnings(True)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 class Run:
@@ -83,18 +110,21 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, console: Console) -> None:
-        from rlvr.trainer.arguments import check_trl_mapping
+        from rlvr.trainer.algorithm import Algorithm
+        from rlvr.trainer.arguments import trl_arguments
         from rlvr.trainer.batch import launched_ranks
 
         self.config, self.console = config, console
         self.ranks = launched_ranks()
         self.sizes = run_sizes(config, self.ranks)
-        check_trl_mapping(config.trl)
+        self.algorithm = Algorithm(config.advantage, config.selection, config.objective)
         self.model_path = model_path(config)
+        self.tokenizer = load_tokenizer(self.model_path)
         self.problems = config.data.train()
         self.heldout = config.data.heldout()[: config.evaluation.problems]
         _name_run(config)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
+        self.args = trl_arguments(config, self.sizes, str(self.folder.checkpoints))
         self.history: list[tuple[int, float]] = []
         self.trainer: Any = None
 
@@ -107,7 +137,10 @@ class Run:
         """Train, evaluate before and after, and write the folder; returns the summary."""
         self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
         write_config(self.config, self.folder.config)
-        _log_to(self.folder.log)
+        with _log_to(self.folder.log):
+            return self._execute()
+
+    def _execute(self) -> dict[str, Any]:
         self.trainer = self._trainer()
         before = self._measure(), self._measure(temperature=0.0)
         self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
@@ -128,17 +161,14 @@ class Run:
         return summary
 
     def _trainer(self) -> Any:
-        from transformers import AutoTokenizer, PrinterCallback
+        from transformers import PrinterCallback
 
         from rlvr.rewards.adapter import RewardFunction
-        from rlvr.trainer.algorithm import Algorithm
-        from rlvr.trainer.arguments import trl_arguments
         from rlvr.trainer.callbacks import Alarms, HeldOut, MetricsFile, ProgressLine
         from rlvr.trainer.record import Recorder
         from rlvr.trainer.seam import RLVRTrainer
 
         config = self.config
-        tokenizer = AutoTokenizer.from_pretrained(self.model_path, padding_side="left")
         callbacks: list[Any] = [MetricsFile(self.folder.metrics)]
         callbacks.append(ProgressLine(config.logging.progress, self.console, self.say))
         callbacks.append(Alarms(lambda text: self.say(f"warning: {text}", style="yellow")))
@@ -148,12 +178,10 @@ class Run:
         record = config.rollouts.record
         recorder = Recorder(self.folder.rollouts, record.every, record.max_completions, rewards)
         trainer = RLVRTrainer(
-            self.model_path, rewards,
-            algorithm=Algorithm(config.advantage, config.selection, config.objective),
-            args=trl_arguments(config, self.sizes, str(self.folder.checkpoints)),
+            self.model_path, rewards, algorithm=self.algorithm, args=self.args,
             train_dataset=prompt_rows(self.problems), window=config.optimizer.window,
             sparse_head=config.optimizer.sparse_head, on_rollout=recorder if record.every else None,
-            processing_class=tokenizer, callbacks=callbacks,
+            processing_class=self.tokenizer, callbacks=callbacks,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         if trainer.stream.duplicates:

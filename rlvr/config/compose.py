@@ -1,6 +1,8 @@
 """One configuration out of groups, recipes and overrides: Hydra merges once, on the launching process."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from rlvr.registry import load_variants
 
 
 def _root(name: str) -> Path:
-    """A checkout keeps `configs/` and `recipes/` at its root; an installed package beside its code."""
+    """A checkout keeps `configs/` and `recipes/` at its root; an installed package in `_configs/` beside its code."""
     package = Path(__file__).resolve().parent.parent
-    installed = package / f"_{name}"
-    return installed if installed.is_dir() else package.parent / name
+    installed = package / "_configs"
+    if installed.is_dir():
+        return installed if name == "configs" else installed / name
+    return package.parent / name
 
 
 def configs_dir() -> Path:
@@ -23,7 +27,7 @@ def configs_dir() -> Path:
 
 
 def recipes_dir() -> Path:
-    """The folder of recipes, one per claim."""
+    """The folder of recipes, one per claim; Hydra finds it as the group `recipes`."""
     return _root("recipes")
 
 
@@ -45,26 +49,71 @@ def to_plain_defaults(cls: type) -> dict[str, Any]:
     return {name: getattr(instance, name) for name in config_fields(cls)}
 
 
-def _forced(overrides: Sequence[str]) -> list[str]:
-    """Let unknown keys through Hydra, to be refused by name with a suggestion instead of Hydra's advice to add them."""
+def _parsed(overrides: Sequence[str]) -> list[Any]:
+    """Overrides as Hydra reads them.
+
+    Raises:
+        UserError: for one that is not `key.sub=value`.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    try:
-        parsed = [parser.parse_override(text) for text in overrides]
-    except OverrideParseException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{error.override} is not an override; expected key.sub=value ({reason})") from None
-    groups = {path.name for path in configs_dir().iterdir() if path.is_dir()} | set(CHOSEN) | {"recipes"}
+    parsed = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            reason = str(error).splitlines()[0].replace(" at '<EOF>'", "")
+            raise UserError(f"{text} is not a setting ({reason}); expected KEY=VALUE, e.g. run.seed=1") from None
+        if not override.key_or_group or override.package is not None or override.is_sweep_override():
+            raise UserError(f"{text} is not a setting; expected KEY=VALUE with one value, e.g. run.seed=1")
+        parsed.append(override)
+    return parsed
+
+
+def _choices() -> dict[str, list[str]]:
+    """What exists in every group: files, and variants of the code."""
+    groups = {path.name: path for path in configs_dir().iterdir() if path.is_dir()} | {"recipes": recipes_dir()}
+    found = {
+        group: {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
+        for group, folder in groups.items()
+    }
+    for group, known in load_variants().items():
+        if group in CHOSEN:
+            found[group] = found.get(group, set()) | set(known)
+    return {group: sorted(names) for group, names in found.items()}
+
+
+def _forced(overrides: Sequence[str]) -> list[str]:
+    """Let unknown keys through Hydra, to be refused by name with a suggestion instead of Hydra's advice to add them."""
+    choices = _choices()
     forced = []
-    for override in parsed:
-        text, key = override.input_line or "", override.key_or_group
-        if key == "recipe":
-            text, key = text.replace("recipe=", "recipes=", 1), "recipes"
-        plain = not (override.is_add() or override.is_force_add() or override.is_delete())
-        forced.append(text if key in groups or not plain else f"++{text}")
+    for override in _parsed(overrides):
+        text, key = override.input_line, override.key_or_group
+        group = "recipes" if key == "recipe" else key
+        if group == "recipes" and override.value() is None:
+            continue
+        if group in choices and not override.is_delete():
+            forced.append(f"{group}={_known_choice(key, override.value(), choices[group])}")
+        elif key.split(".")[0] == "hydra":
+            raise UserError(f"{text} sets Hydra itself; expected a section of the configuration, e.g. run.seed=1")
+        else:
+            plain = not (override.is_add() or override.is_force_add() or override.is_delete())
+            forced.append(f"++{text}" if plain else text)
     return forced
+
+
+def _known_choice(key: str, chosen: Any, known: list[str]) -> str:
+    """The choice, or a list of choices, if they exist; the nearest one in the message if not."""
+    if isinstance(chosen, list) and chosen:
+        return f"[{','.join(_known_choice(key, one, known) for one in chosen)}]"
+    if chosen in known:
+        return str(chosen)
+    near = get_close_matches(str(chosen), known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    listed = f"known are {', '.join(known)}" if known else "none exists yet"
+    raise UserError(f"{key}={'null' if chosen is None else chosen} is unknown; {hint}{listed}")
 
 
 def merge(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -78,21 +127,28 @@ def merge(overrides: Sequence[str] = ()) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     _store_variants()
     search = f"hydra.searchpath=[file://{recipes_dir().parent}]"
     try:
         with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
             merged = hydra_compose("train", [search, *_forced(overrides)])
-        return OmegaConf.to_container(merged, resolve=True)  # type: ignore[return-value]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_teach(error)) from None
+        return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(_one_line(error)) from None
 
 
-def _teach(error: Exception) -> str:
-    """Hydra's message in one line, with the choices it lists."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:1]) + (": " + ", ".join(lines[2:]) if len(lines) > 2 and "Available" in lines[1] else "")
+def _one_line(error: Exception) -> str:
+    """What a library says, in one line and without its search path, after the key that it speaks of."""
+    lines = takewhile(lambda line: line != "Config search path:", (line.strip() for line in str(error).splitlines()))
+    said = " ".join(
+        line.removeprefix("In 'train': ")
+        for line in lines
+        if line and not line.startswith(("full_key:", "object_type="))
+    )
+    key = getattr(error, "full_key", None)
+    return f"{key}: {said}" if key else said
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:
@@ -108,19 +164,29 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration that a run saved, with overrides of its values.
 
     Raises:
-        UserError: if the file is missing, or an override chooses another variant.
+        UserError: if the file is missing or not a configuration, or an override chooses another variant.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     if not path.is_file():
-        raise UserError(f"--from {path} does not exist; expected the config.yaml of a run folder")
-    saved = OmegaConf.load(path)
-    for text in overrides:
-        key, separator, _ = text.lstrip("+").partition("=")
-        if not separator or key in CHOSEN or key in ("algorithm", "recipe", "recipes", "reward"):
-            raise UserError(f"{text} cannot be combined with --from; override single values, e.g. run.seed=1")
-    values = OmegaConf.merge(saved, OmegaConf.from_dotlist([text.lstrip("+") for text in overrides]))
-    return to_config(OmegaConf.to_container(values, resolve=True))  # type: ignore[arg-type]
+        raise UserError(f"--from {path} is not a file; expected the config.yaml of a run folder")
+    chosen = {*CHOSEN, *(f"{group}.{NAME_KEY}" for group in CHOSEN), "algorithm", "recipe", "recipes", "reward"}
+    try:
+        saved = OmegaConf.load(path)
+        if not isinstance(saved, DictConfig):
+            raise UserError(f"--from {path} holds no mapping; expected the config.yaml of a run folder")
+        for override in _parsed(overrides):
+            key = override.key_or_group
+            if key in chosen or override.is_delete():
+                raise UserError(
+                    f"{override.input_line} cannot be combined with --from; override single values, e.g. run.seed=1"
+                )
+            OmegaConf.update(saved, key, override.value(), merge=True, force_add=True)
+        return to_config(OmegaConf.to_container(saved, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"--from {path}: {_one_line(error)}") from None
 
 
 def write_config(config: RunConfig, path: Path) -> None:

@@ -3,7 +3,9 @@
 Hydra merges; it accepts `+typo=1` and never calls `__post_init__`. So the merged mapping becomes real dataclasses here.
 """
 
+import contextlib
 import dataclasses
+import math
 import types
 import typing
 from difflib import get_close_matches
@@ -36,10 +38,10 @@ def _scalar(value: Any, expected: Any, path: str) -> Any:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if expected is float and isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-6 as a string
-            return float(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-6 as a string
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path} is {value}; expected a finite number")
     if isinstance(value, expected) and not (isinstance(value, bool) and expected is not bool):
         return value
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -92,6 +94,8 @@ def build(cls: type, values: Any, path: str) -> Any:
 def _variant(group: str, values: Any) -> Any:
     known = load_variants().get(group, {})
     name = values.get(NAME_KEY) if isinstance(values, dict) else values
+    if name is None:
+        raise UserError(f"{group} chooses nothing; set {group}=NAME: known are {', '.join(sorted(known))}")
     if name not in known:
         raise UserError(f"{group}={name} is unknown; {_suggest(str(name), list(known))}")
     numbers = {key: value for key, value in values.items() if key != NAME_KEY} if isinstance(values, dict) else {}
@@ -105,7 +109,10 @@ def _rewards(values: Any) -> dict[str, Any]:
     for name in values:
         if name not in known:
             raise UserError(f"reward.{name} is unknown; {_suggest(str(name), list(known))}")
-    return {name: build(known[name], numbers or {}, f"reward.{name}") for name, numbers in values.items()}
+    return {
+        name: build(known[name], {} if numbers is None else numbers, f"reward.{name}")
+        for name, numbers in values.items()
+    }
 
 
 def to_config(values: dict[str, Any]) -> RunConfig:

@@ -110,6 +110,7 @@ class RolloutsSection:
 
     def __post_init__(self) -> None:
         at_least("rollouts", {"max_completion_length": self.max_completion_length}, 1)
+        at_least("rollouts", {"top_k": self.top_k}, 0)
         if not self.temperature > 0:
             raise UserError(f"rollouts.temperature is {self.temperature}; expected a number above 0, e.g. 1.0")
         if not 0 < self.top_p <= 1:
@@ -167,7 +168,8 @@ class EvaluationSection:
 
     def __post_init__(self) -> None:
         at_least("evaluation", {"every": self.every}, 0)
-        at_least("evaluation", {"problems": self.problems, "batch_size": self.batch_size}, 1)
+        sizes = {name: getattr(self, name) for name in ("problems", "batch_size", "max_completion_length")}
+        at_least("evaluation", sizes, 1)
 
 
 @dataclass

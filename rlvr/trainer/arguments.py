@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_type_hints
 
 from trl import GRPOConfig
 
 from rlvr.config.algebra import BatchSizes
+from rlvr.config.convert import convert
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.trainer.algorithm import Algorithm
@@ -18,43 +19,67 @@ ALGORITHM_OWNS = {
     "beta": "objective.beta",
     "delta": "objective.dual_clip",
     "entropy_coef": "no entropy bonus is offered",
+    "entropy_coef_delta": "no entropy bonus is offered",
+    "entropy_coef_max": "no entropy bonus is offered",
+    "entropy_coef_min": "no entropy bonus is offered",
+    "entropy_target": "no entropy bonus is offered",
     "epsilon": "objective.epsilon",
     "epsilon_high": "objective.epsilon_high",
     "importance_sampling_level": "ratios are per token; a sequence ratio contradicts the selection of tokens",
+    "label_smoothing_factor": "the loss has no labels to smooth",
     "loss_type": "objective.reduction",
     "mask_truncated_completions": "objective.mask_truncated",
     "multi_objective_aggregation": "reward.<name>.weight",
     "off_policy_mask_threshold": "no off-policy mask is offered",
     "router_aux_loss_coef": "no router loss is offered",
+    "sapo_temperature_neg": "SAPO's loss is not offered",
+    "sapo_temperature_pos": "SAPO's loss is not offered",
     "scale_rewards": "advantage.scale",
     "top_entropy_quantile": "selection.keep",
     "use_adaptive_entropy": "no entropy bonus is offered",
     "use_bias_correction_kl": "the KL term always carries the importance ratio",
+    "use_liger_kernel": "optimizer.sparse_head",
+    "vespo_k_neg": "VESPO's loss is not offered",
+    "vespo_k_pos": "VESPO's loss is not offered",
+    "vespo_lambda_neg": "VESPO's loss is not offered",
+    "vespo_lambda_pos": "VESPO's loss is not offered",
 }
 """What an algorithm decides, and where; in a `GRPOConfig` these must stand at TRL's defaults."""
 
 RUN_OWNS = {
+    "activation_checkpointing": "model.gradient_checkpointing",
+    "auto_find_batch_size": "optimizer.micro_batch_rows",
+    "bf16": "model.dtype",
+    "data_seed": "run.seed",
     "ddp_find_unused_parameters": "every slice reaches every parameter",
     "deepspeed": "deepspeed",
     "disable_dropout": "always true: dropout would make entropies random",
+    "disable_tqdm": "logging.progress",
     "do_eval": "evaluation.every",
     "eval_on_start": "evaluation.every",
     "eval_steps": "evaluation.every",
     "eval_strategy": "evaluation.every",
+    "fp16": "model.dtype",
     "generation_batch_size": "rollouts.prompts",
     "gradient_accumulation_steps": "optimizer.micro_batch_rows and the sizes",
+    "gradient_checkpointing": "model.gradient_checkpointing",
     "learning_rate": "optimizer.learning_rate",
+    "load_best_model_at_end": "evaluation.every, which measures and keeps the run going",
     "log_completions": "rollouts.record",
+    "logging_first_step": "a row of metrics is written for every optimizer step",
     "logging_steps": "a row of metrics is written for every optimizer step",
+    "logging_strategy": "a row of metrics is written for every optimizer step",
     "lr_scheduler_type": "optimizer.lr_scheduler_type",
     "max_completion_length": "rollouts.max_completion_length",
     "max_grad_norm": "optimizer.max_grad_norm",
     "max_steps": "run.steps",
     "model_init_kwargs": "model",
     "num_generations": "rollouts.num_generations",
+    "num_generations_eval": "evaluation.every",
     "num_iterations": "optimizer.num_iterations",
     "num_train_epochs": "run.steps",
     "output_dir": "run.name",
+    "per_device_eval_batch_size": "evaluation.batch_size",
     "per_device_train_batch_size": "optimizer.micro_batch_rows",
     "report_to": "logging.report_to",
     "resume_from_checkpoint": "run.resume",
@@ -68,6 +93,8 @@ RUN_OWNS = {
     "temperature": "rollouts.temperature",
     "top_k": "rollouts.top_k",
     "top_p": "rollouts.top_p",
+    "train_sampling_strategy": "the prompt stream shuffles, seeded by run.seed",
+    "use_cpu": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=",
     "vllm_importance_sampling_correction": "the correction is not TRL's",
     "warmup_steps": "optimizer.warmup_steps",
     "weight_decay": "optimizer.weight_decay",
@@ -81,12 +108,13 @@ KNOWN_KEYWORDS = (
 
 
 def check_trl_mapping(given: dict[str, Any]) -> None:
-    """Refuse what TRL does not have, with a suggestion, and what we own, with the field to use instead.
+    """Refuse what TRL does not have, with a suggestion, what we own, with the field to use instead, and wrong types.
 
     Raises:
         UserError: for the first such key.
     """
-    for name in given:
+    hints = get_type_hints(GRPOConfig)
+    for name, value in given.items():
         if name not in TRL_FIELDS:
             close = get_close_matches(name, TRL_FIELDS, n=1)
             hint = f"did you mean trl.{close[0]}?" if close else "see trl.GRPOConfig for the fields"
@@ -94,6 +122,7 @@ def check_trl_mapping(given: dict[str, Any]) -> None:
         owner = {**ALGORITHM_OWNS, **RUN_OWNS}.get(name)
         if owner is not None:
             raise UserError(f"trl.{name} is set elsewhere; use instead: {owner}")
+        convert(value, hints[name], f"trl.{name}")
     if given.get("use_vllm"):
         raise UserError("trl.use_vllm=true is not supported yet; leave it out to generate with transformers")
 
@@ -175,7 +204,16 @@ def check_model(model: Any) -> None:
             raise UserError(
                 f"peft type {config.peft_type} prepends virtual tokens, which shifts the scored positions; use LoRA"
             )
-    if getattr(model.config.get_text_config(), "output_router_logits", False):
+    check_model_config(model.config)
+
+
+def check_model_config(config: Any) -> None:
+    """Refuse a mixture of experts that adds its router's loss.
+
+    Raises:
+        UserError: if `output_router_logits` is set.
+    """
+    if getattr(config.get_text_config(), "output_router_logits", False):
         raise UserError("the model's config has output_router_logits=true; no router loss is offered: set it to false")
 
 
@@ -183,14 +221,25 @@ def trl_arguments(config: RunConfig, sizes: BatchSizes, output_dir: str) -> GRPO
     """The `GRPOConfig` of a run: our fields under TRL's names, and the checked `trl:` mapping.
 
     Raises:
-        UserError: for keys of `trl:` that do not exist or that we own.
+        UserError: for keys of `trl:` that do not exist or that we own, and for values that TRL refuses.
     """
-    import torch
+    from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
     check_trl_mapping(config.trl)
+    try:
+        get_reporting_integration_callbacks(config.logging.report_to)
+        return GRPOConfig(**{**_our_fields(config, sizes, output_dir), **config.trl})
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"TRL refuses these arguments: {' '.join(str(error).split())}") from None
+
+
+def _our_fields(config: RunConfig, sizes: BatchSizes, output_dir: str) -> dict[str, Any]:
+    """The configuration under TRL's names."""
+    import torch
+
     on_cpu = not torch.cuda.is_available()
     optimizer, rollouts = config.optimizer, config.rollouts
-    ours: dict[str, Any] = {
+    return {
         "output_dir": output_dir,
         "run_name": config.run.name,
         "seed": config.run.seed,
@@ -212,7 +261,7 @@ def trl_arguments(config: RunConfig, sizes: BatchSizes, output_dir: str) -> GRPO
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": optimizer.max_grad_norm,
         "model_init_kwargs": {"dtype": config.model.dtype},
-        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "activation_checkpointing": config.model.gradient_checkpointing,
         "reward_weights": [reward.weight for reward in config.reward.values()],
         "logging_steps": 1,
         "report_to": config.logging.report_to or "none",
@@ -221,4 +270,3 @@ def trl_arguments(config: RunConfig, sizes: BatchSizes, output_dir: str) -> GRPO
         "use_cpu": on_cpu,
         "bf16": config.model.dtype != "float32" and not on_cpu,
     }
-    return GRPOConfig(**{**ours, **config.trl})

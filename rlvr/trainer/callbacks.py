@@ -34,6 +34,8 @@ def is_step(logs: dict[str, Any] | None) -> bool:
 class MetricsFile(TrainerCallback):
     """Appends a row per optimizer step to `metrics.jsonl`; a resume cuts the file to the checkpoint's step.
 
+    `seconds` counts training time: after a resume it goes on from the last row that stays.
+
     Args:
         path: the file.
     """
@@ -46,9 +48,17 @@ class MetricsFile(TrainerCallback):
         self._start = time.perf_counter()
         if not state.is_world_process_zero:
             return
-        rows = [] if not self.path.exists() else [json.loads(line) for line in self.path.read_text().splitlines()]
-        kept = [row for row in rows if row["step"] <= state.global_step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        kept = [row for row in self._rows() if row["step"] <= state.global_step]
+        if kept:
+            self._start -= kept[-1]["seconds"]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(self.path)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What was written so far; a run that was killed may have left half a line at the end."""
+        lines = self.path.read_text().split("\n") if self.path.exists() else []
+        return [json.loads(line) for line in lines[:-1]]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or logs is None or not is_step(logs):

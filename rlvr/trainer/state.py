@@ -20,9 +20,11 @@ def _file(trainer: Any, folder: Path) -> Path:
 
 
 def save(trainer: Any, folder: Path) -> None:
-    """Write this rank's state. A rollout batch that is used up is not stored."""
+    """Write this rank's state, whole or not at all. A rollout batch that is used up is not stored."""
     used_up = trainer._step % (trainer.sizes.slices_per_rollout * trainer.sizes.num_iterations) == 0
     folder.mkdir(parents=True, exist_ok=True)
+    path = _file(trainer, folder)
+    partial = path.with_suffix(".partial")
     torch.save(
         {
             "stream": trainer.stream.state_dict(),
@@ -31,8 +33,9 @@ def save(trainer: Any, folder: Path) -> None:
             "empty_steps": trainer.empty_steps,
             "rollout": None if used_up else trainer.rollout,
         },
-        _file(trainer, folder),
+        partial,
     )
+    partial.replace(path)
 
 
 def load(trainer: Any, folder: Path) -> None:
