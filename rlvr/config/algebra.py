@@ -1,5 +1,6 @@
 """How many completions, slices and optimizer steps a rollout batch makes: the batch algebra, in whole numbers."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -74,25 +75,29 @@ class BatchSizes:
         if self.prompts % self.ranks:
             raise UserError(
                 f"rollouts.prompts is {self.prompts} on {self.ranks} processes, so groups would straddle ranks; "
-                f"expected a multiple of {self.ranks}: set it to {self._multiple_near(self.prompts, self.ranks)}"
+                f"expected a multiple of {self.ranks}: set it to {self._prompts_near()}"
             )
         share = self.ranks * self.updates_per_rollout
         if self.window == "group" and self.prompts % share:
             raise UserError(
                 f"rollouts.prompts is {self.prompts}, which does not divide into {self.updates_per_rollout} updates on "
-                f"{self.ranks} processes; set it to {self._multiple_near(self.prompts, share)}, or optimizer.window=row"
+                f"{self.ranks} processes; set it to {self._prompts_near()}, or optimizer.window=row"
             )
         if self.completions % share:
             raise UserError(
                 f"{self.prompts} prompts * {self.num_generations} completions = {self.completions} rows do not divide "
                 f"into optimizer.updates_per_rollout={self.updates_per_rollout} on {self.ranks} processes; set "
-                f"rollouts.prompts to {self._multiple_near(self.prompts, share)}"
+                f"rollouts.prompts to {self._prompts_near()}"
             )
 
-    @staticmethod
-    def _multiple_near(wanted: int, of: int) -> str:
-        below = wanted // of * of
-        return nearest(wanted, [value for value in (below, below + of) if value > 0], 2)
+    def _prompts_near(self) -> str:
+        """The nearest numbers of prompts that divide, given every other size."""
+        per_rank = self.updates_per_rollout
+        if self.window == "row":
+            per_rank //= math.gcd(per_rank, self.num_generations)
+        unit = self.ranks * per_rank
+        below = self.prompts // unit * unit
+        return nearest(self.prompts, [value for value in (below, below + unit) if value > 0], 2)
 
     @property
     def completions(self) -> int:

@@ -30,8 +30,10 @@ class PromptStream:
     """
 
     def __init__(self, rows: Sequence[Row], seed: int) -> None:
-        unique = {prompt_text(row["prompt"]): row for row in reversed(rows)}
-        self.rows = list(reversed(unique.values()))
+        unique: dict[str, Row] = {}
+        for row in rows:
+            unique.setdefault(prompt_text(row["prompt"]), row)
+        self.rows = list(unique.values())
         self.duplicates = len(rows) - len(self.rows)
         self.seed = seed
         self.taken = 0

@@ -268,5 +268,5 @@ def _our_fields(config: RunConfig, sizes: BatchSizes, output_dir: str) -> dict[s
         "deepspeed": config.deepspeed or None,
         "disable_tqdm": True,
         "use_cpu": on_cpu,
-        "bf16": config.model.dtype != "float32" and not on_cpu,
+        "bf16": config.model.dtype == "bfloat16" and not on_cpu,
     }

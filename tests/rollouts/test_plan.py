@@ -1,0 +1,68 @@
+"""Planning loses no row, overfills no slice, and always makes the same number of slices."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr.rollouts.plan import padded_tokens, plan_slices, unplanned_slices
+
+
+@st.composite
+def problems(draw: Any) -> tuple[list[int], list[int], int, int]:
+    """(rows, lengths, slices, most) that fit."""
+    lengths = draw(st.lists(st.integers(0, 20), min_size=1, max_size=30))
+    rows = draw(st.lists(st.sampled_from(range(len(lengths))), unique=True))
+    slices = draw(st.integers(1, 6))
+    least = -(-len(rows) // slices)
+    return rows, lengths, slices, draw(st.integers(max(least, 1), 40))
+
+
+@given(problems())
+def test_every_row_once_in_a_fixed_number_of_slices_of_limited_size(problem: tuple) -> None:
+    rows, lengths, slices, most = problem
+    plan = plan_slices(rows, lengths, slices, most)
+    assert len(plan) == slices
+    assert sorted(row for part in plan for row in part) == sorted(rows)
+    assert all(len(part) <= most for part in plan)
+    assert max(map(len, plan)) - min(map(len, plan)) <= 1, "dealt evenly"
+
+
+@given(problems())
+def test_rows_come_longest_first_and_ties_in_their_own_order(problem: tuple) -> None:
+    rows, lengths, slices, most = problem
+    flat = [row for part in plan_slices(rows, lengths, slices, most) for row in part]
+    assert [(-lengths[row], row) for row in flat] == sorted((-lengths[row], row) for row in rows)
+
+
+@given(problems(), st.randoms())
+def test_the_plan_does_not_depend_on_the_order_of_the_rows_given(problem: tuple, random: Any) -> None:
+    rows, lengths, slices, most = problem
+    shuffled = random.sample(rows, len(rows))
+    assert plan_slices(shuffled, lengths, slices, most) == plan_slices(rows, lengths, slices, most)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=24), st.integers(1, 6))
+def test_sorting_never_forwards_more_padding(lengths: list[int], most: int) -> None:
+    lengths = lengths[: len(lengths) // most * most] or lengths[:1] * most
+    rows = list(range(len(lengths)))
+    slices = len(rows) // most
+    planned = padded_tokens(plan_slices(rows, lengths, slices, most), lengths)
+    assert planned <= padded_tokens(unplanned_slices(rows, slices, most), lengths)
+    assert planned >= sum(lengths)
+
+
+def test_unplanned_slices_keep_every_row_in_its_place() -> None:
+    assert unplanned_slices([4, 1, 3, 0], 2, 2) == [[4, 1], [3, 0]]
+
+
+def test_padded_tokens_worked_by_hand() -> None:
+    assert padded_tokens([[0, 1], [2], []], [3, 5, 2]) == 2 * 5 + 2
+
+
+def test_rows_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 rows do not fit into 2 slices of at most 2"):
+        plan_slices(range(5), [1] * 5, 2, 2)
+    with pytest.raises(ValueError, match="3 rows do not fill 2 slices of 2"):
+        unplanned_slices(range(3), 2, 2)
