@@ -27,7 +27,8 @@ class Accuracy(Reward):
     def __post_init__(self) -> None:
         if not self.correct > self.wrong:
             raise UserError(
-                f"reward.correct is {self.correct} and reward.wrong {self.wrong}; expected correct > wrong, e.g. 1, 0"
+                f"reward.accuracy.correct is {self.correct} and reward.accuracy.wrong {self.wrong}; expected "
+                "correct > wrong, e.g. 1 and 0"
             )
 
     def __call__(self, batch: Scored) -> list[float | None]:

@@ -21,7 +21,7 @@ def overlong_penalty(length: int, limit: int, cache: int) -> float:
 @variant("reward", "soft_overlong")
 @dataclass
 class SoftOverlong(Reward):
-    """Chosen with `reward=soft_overlong`, beside a reward that pays for answers.
+    """Part of `reward=dapo`, or added to another reward with `+reward.soft_overlong={}`.
 
     Attributes:
         cache: tokens before the limit over which the punishment grows; None for a fifth of the limit, rounded down
@@ -33,7 +33,7 @@ class SoftOverlong(Reward):
     def __post_init__(self) -> None:
         if self.cache is not None and self.cache < 0:
             raise UserError(
-                f"reward.cache is {self.cache} tokens; expected 0 or more, or null for a fifth of the limit"
+                f"reward.soft_overlong.cache is {self.cache}; expected 0 tokens or more, or null for a fifth of the limit"
             )
 
     def __call__(self, batch: Scored) -> list[float | None]:
@@ -41,7 +41,7 @@ class SoftOverlong(Reward):
         cache = limit // 5 if self.cache is None else self.cache
         if cache > limit:
             raise UserError(
-                f"reward.cache is {cache} tokens but max_completion_length only {limit}; expected cache <= the limit: "
-                "lower reward.cache, or set it to null for a fifth of the limit"
+                f"reward.soft_overlong.cache is {cache} tokens but max_completion_length only {limit}; expected cache <= "
+                "the limit: lower reward.soft_overlong.cache, or set it to null for a fifth of the limit"
             )
         return [overlong_penalty(length, limit, cache) for length in batch.lengths]

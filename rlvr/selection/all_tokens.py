@@ -20,6 +20,6 @@ class AllTokens(Selection):
         super().__post_init__()
         if self.keep != 1:
             raise UserError(
-                f"selection=all keeps every token, but selection.keep is {self.keep}; choose selection=top_entropy, "
-                "bottom_entropy or random to keep a share"
+                f"selection=all keeps every token, but selection.keep is {self.keep}; choose algorithm=dapo (or grpo, "
+                "dr_grpo, rloo), set selection.keep=1, or choose selection=top_entropy, bottom_entropy or random"
             )

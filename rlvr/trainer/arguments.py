@@ -168,6 +168,14 @@ def sizes_of(args: GRPOConfig, window: str) -> BatchSizes:
     )
 
 
+def default_arguments() -> GRPOConfig:
+    """TRL's defaults where the caller gives none, on the device that is there: TRL's own ask for bf16 on any."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return GRPOConfig("runs/library", use_cpu=not on_gpu, bf16=on_gpu)
+
+
 def own_arguments(args: GRPOConfig, algorithm: Algorithm, sizes: BatchSizes, prompts: int) -> None:
     """Set what we own in a `GRPOConfig`, after checking that nobody else did.
 

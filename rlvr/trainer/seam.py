@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rlvr.maths.rollouts import Rollouts
 from rlvr.rollouts.stream import PromptStream
 from rlvr.trainer import state
 from rlvr.trainer.algorithm import Algorithm, named_algorithm
-from rlvr.trainer.arguments import check_model, own_arguments, sizes_of, unsupported
+from rlvr.trainer.arguments import check_model, default_arguments, own_arguments, sizes_of, unsupported
 from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.forward import Tokens, compacted_head, positions_are_relative, token_logps
@@ -67,7 +68,7 @@ class RLVRTrainer(GRPOTrainer):
     ) -> None:
         unsupported(kwargs, train_dataset)
         self.algorithm = named_algorithm(algorithm) if isinstance(algorithm, str) else algorithm
-        args = args if args is not None else GRPOConfig("runs/library")
+        args = default_arguments() if args is None else copy(args)
         self.sizes = sizes_of(args, window)
         self.stream = PromptStream(list(train_dataset or []), args.seed)
         own_arguments(args, self.algorithm, self.sizes, len(self.stream.rows))
@@ -86,9 +87,10 @@ class RLVRTrainer(GRPOTrainer):
         self.rewards_per_func: Tensor = torch.empty(0)
         self.completions: list[Any] = []
         self.step_stats = StepStats()
+        self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         for function in self.reward_funcs:
             if hasattr(function, "bind"):
-                function.bind(self.eos_token_ids, self.max_completion_length)
+                function.bind(self.end_ids, self.max_completion_length)
 
     def _correction(self) -> Correction:
         args = self.args
@@ -158,7 +160,7 @@ class RLVRTrainer(GRPOTrainer):
         total = torch.where(rewards.isnan().all(dim=1), torch.nan, (rewards * weights).nansum(dim=1))
         ids, mask = output["completion_ids"], output["completion_mask"]
         mine = slice(self.ranks.index * len(ids), (self.ranks.index + 1) * len(ids))
-        ends = torch.tensor([*self.eos_token_ids, self._tokenizer.pad_token_id], device=ids.device)
+        ends = torch.tensor(self.end_ids, device=ids.device)
         last = ids.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
         rollouts = Rollouts(total[mine], total, rewards[mine, 0], self.sizes.num_generations, ids, mask.bool())
         tokens = Tokens(output["prompt_ids"], output["prompt_mask"], ids, mask)
@@ -203,7 +205,7 @@ class RLVRTrainer(GRPOTrainer):
             self.rollout = self._generate_and_score_completions(generation_batch)
         step, index = divmod(position % self.sizes.slices_per_rollout, self.sizes.slices_per_step)
         if index == 0:
-            self.empty_steps += self.rollout.policy_divisors[step][0] == 0
+            self.empty_steps += self.rollout.step_counts[step].kept == 0
         on_policy = self.sizes.on_policy
         return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.trim_left, self.sparse_head)
 

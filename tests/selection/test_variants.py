@@ -84,7 +84,7 @@ def test_without_ties_the_released_code_keeps_the_same_tokens(keep: float) -> No
         (lambda: TopEntropy(normalizer="released", scope="micro_batch_all_ranks"), "scope=micro_batch_all_ranks"),
         (
             lambda: AllTokens(keep=0.5),
-            "selection=all keeps every token, but selection.keep is 0.5; choose selection=top",
+            "selection=all keeps every token, but selection.keep is 0.5; choose algorithm=dapo",
         ),
     ],
 )
