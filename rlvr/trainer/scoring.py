@@ -40,7 +40,7 @@ def score_rows(
     entropies = torch.zeros_like(logps)
     with torch.no_grad():
         for at in chunks:
-            columns = int(tokens.completion_mask[at].sum(dim=1).max())
+            columns = max(1, int(tokens.completion_mask[at].sum(dim=1).max()))
             part = tokens.rows(at).trimmed(trim_left, columns)
             part_logps, part_entropies = forward(part, part.completion_mask.bool())
             logps[at, :columns] = part_logps.float()
