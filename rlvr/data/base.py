@@ -4,6 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+Prompt = str | list[dict[str, str]]
+Gold = str | tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -11,11 +14,11 @@ class Problem:
 
     Attributes:
         prompt: plain text, or a chat as a list of `{"role": ..., "content": ...}` messages.
-        gold: the right answer as text, with or without `$...$` or `\\boxed{}`.
+        gold: the right answer as text, with or without `$...$` or `\\boxed{}`; several accepted forms as a tuple.
     """
 
-    prompt: str | list[dict[str, str]]
-    gold: str
+    prompt: Prompt
+    gold: Gold
 
     @property
     def prompt_id(self) -> str:
@@ -50,3 +53,11 @@ class Data:
             UserError: if the source cannot be read.
         """
         raise TypeError(f"{type(self).__name__} does not say what it holds back; define heldout()")
+
+    def notes(self) -> list[str]:
+        """What people should know about how the problems were read: counts, columns, what was left out; a line each."""
+        return []
+
+    def prompt_limit(self) -> int | None:
+        """The most tokens a prompt may have, for `rlvr.data.lengths.filter_long`; None for no limit."""
+        return None

@@ -1,6 +1,6 @@
 """A reward as the trainer calls it: with TRL's keywords in, a float or None per completion out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlvr.rewards.base import Reward, Scored
@@ -33,7 +33,7 @@ class RewardFunction:
         self,
         completions: list[Any],
         completion_ids: list[list[int]],
-        gold: list[str] | None = None,
+        gold: Sequence[str | Sequence[str]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **_: Any,
     ) -> list[float | None]:

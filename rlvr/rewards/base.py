@@ -1,5 +1,6 @@
 """The interface of a reward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -9,14 +10,14 @@ class Scored:
 
     Attributes:
         completions: what was sampled, as text without special tokens.
-        golds: the right answers.
+        golds: the right answers; several accepted forms of one answer as a sequence.
         lengths: tokens of each completion, the end-of-text token included.
         truncated: whether a completion was cut at the limit, without an end-of-text token.
         max_completion_length: the limit, tokens.
     """
 
     completions: list[str]
-    golds: list[str]
+    golds: Sequence[str | Sequence[str]]
     lengths: list[int]
     truncated: list[bool]
     max_completion_length: int

@@ -1,0 +1,73 @@
+"""Problems from a data set on the Hugging Face hub, or in its local cache."""
+
+from dataclasses import dataclass
+
+from rlvr.data.columns import ArrowPart, Source
+from rlvr.data.table import Table
+from rlvr.errors import UserError
+from rlvr.registry import variant
+
+
+@variant("data", "hub")
+@dataclass
+class Hub(Table):
+    """Chosen with `data=hub data.path=org/name`.
+
+    Attributes:
+        path: the id of the data set, `org/name`.
+        subset: the configuration of the data set, e.g. `main`; None where it has one only.
+        split: the split to train on, with `datasets`' slices: `train[:1000]`.
+        revision: a branch, tag or commit; None for the newest.
+        heldout_split: the split to hold out; None for none. The rest is in `Table`.
+    """
+
+    path: str = ""
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    heldout_split: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.heldout_split and self.heldout_files:
+            raise UserError(
+                "data.heldout_split and data.heldout_files both say what is held out; set one of them to null or []"
+            )
+        if self.heldout_split is not None and self.heldout_split == self.split:
+            raise UserError(
+                f"data.heldout_split is {self.heldout_split}, the training split; expected another, or null and "
+                "data.heldout_size"
+            )
+
+    def _heldout_setting(self) -> str | None:
+        return "data.heldout_split" if self.heldout_split else super()._heldout_setting()
+
+    def _train_source(self) -> Source:
+        return self._load(self.split, "data.split")
+
+    def _heldout_source(self) -> Source | None:
+        return self._load(self.heldout_split, "data.heldout_split") if self.heldout_split else super()._heldout_source()
+
+    def _load(self, split: str, setting: str) -> Source:
+        if not self.path:
+            raise UserError("data.path is empty; expected the id of a hub data set, e.g. data.path=openai/gsm8k")
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        what = f"data.path={self.path}" + (f" data.subset={self.subset}" if self.subset else "") + f" {setting}={split}"
+        try:
+            rows = load_dataset(self.path, self.subset, split=split, revision=self.revision)
+        except ValueError as error:  # an unknown subset or split; the message lists those that exist
+            raise UserError(f"{what} cannot be loaded: {_first_line(error)}; set data.subset or {setting}") from None
+        except (OSError, RuntimeError, DatasetsError) as error:  # network errors are OSErrors too
+            raise UserError(
+                f"{what} cannot be loaded from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}); "
+                "expected a public id, or one you have access to, and a network: check the name, HF_TOKEN, HF_ENDPOINT "
+                "and HF_HUB_OFFLINE, or download it elsewhere and use data=files data.train_files=FOLDER"
+            ) from None
+        return Source(what, [ArrowPart(split, rows.with_format("arrow")[:] if len(rows) else rows.data.table)])
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else "no reason given"
