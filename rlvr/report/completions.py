@@ -113,12 +113,18 @@ def shown_completions(run: RunData) -> Shown:
     return Shown(steps, len(run.records), completions, decoder, remarks)
 
 
+def shortened(text: str) -> str:
+    """A visible text of at most `MOST_CHARACTERS`, which says what is left out."""
+    left_out = len(text) - MOST_CHARACTERS
+    return visible(text[:MOST_CHARACTERS]) + (f" \u2026 ({left_out} more characters)" if left_out > 0 else "")
+
+
 def _completion(row: dict[str, Any], decoder: Decoder) -> Completion:
     verdict = "ungraded" if row["correct"] is None else "correct" if row["correct"] else "wrong"
     tokens = tokens_of(row, decoder.decode, MOST_TOKENS)
     return Completion(
-        step=row["step"], row=row["row"], group=row["group"], prompt=visible(row["prompt"])[:MOST_CHARACTERS],
-        gold=visible(row["gold"])[:MOST_CHARACTERS], verdict=verdict, status=visible(row["status"] or "none"),
+        step=row["step"], row=row["row"], group=row["group"], prompt=shortened(row["prompt"]),
+        gold=shortened(row["gold"]), verdict=verdict, status=visible(row["status"] or "none"),
         reward=row["reward"], rewards=row["rewards"], truncated=bool(row["truncated"]), length=len(row["token_ids"]),
         kept=sum(row["kept"]), advantage=row["advantages"][0] if row["advantages"] else None, tokens=tokens,
     )  # fmt: skip

@@ -111,8 +111,9 @@ def _learning(run: RunData) -> Figure:
         panels.append(Panel("reward", [_smooth(reward, "reward", "b", "dashed")]))
     uninformative = _line(run, "frac_reward_zero_std", "groups of equal rewards", "d")
     panels.append(Panel("share", [uninformative], share=True, height=0.9))
+    band = " Lines are running means, the band spans the averaged steps." if len(accuracy[1]) >= SMOOTHED else ""
     bars = " Bars are 95 % Wilson intervals." if points and is_count(run.summary.get("heldout_problems")) else ""
-    caption = f"On the sampled completions of each step.{bars} Groups of equal rewards carry no gradient."
+    caption = f"On the sampled completions of each step.{band}{bars} Groups of equal rewards carry no gradient."
     wanted = ["reward", "accuracy", "frac_reward_zero_std"]
     return _figure(run, "learning", "Learning", caption, panels, wanted)
 
