@@ -33,7 +33,7 @@ class SoftOverlong(Reward):
     def __post_init__(self) -> None:
         if self.cache is not None and self.cache < 0:
             raise UserError(
-                f"reward.soft_overlong.cache is {self.cache}; expected 0 tokens or more, or null for a fifth of the limit"
+                f"reward.soft_overlong.cache is {self.cache}; expected 0 tokens or more, or null for the default"
             )
 
     def __call__(self, batch: Scored) -> list[float | None]:
@@ -41,7 +41,7 @@ class SoftOverlong(Reward):
         cache = limit // 5 if self.cache is None else self.cache
         if cache > limit:
             raise UserError(
-                f"reward.soft_overlong.cache is {cache} tokens but max_completion_length only {limit}; expected cache <= "
-                "the limit: lower reward.soft_overlong.cache, or set it to null for a fifth of the limit"
+                f"reward.soft_overlong.cache is {cache} tokens but max_completion_length only {limit}; expected "
+                "cache <= the limit: lower reward.soft_overlong.cache, or set it to null for a fifth of the limit"
             )
         return [overlong_penalty(length, limit, cache) for length in batch.lengths]

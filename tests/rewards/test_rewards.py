@@ -62,7 +62,7 @@ def test_overlong_at_a_limit_too_short_for_a_fifth() -> None:
 
 
 def test_overlong_refuses_impossible_caches() -> None:
-    with pytest.raises(UserError, match="expected 0 or more"):
+    with pytest.raises(UserError, match="expected 0 tokens or more"):
         SoftOverlong(cache=-1)
     with pytest.raises(UserError, match="expected cache <= the limit"):
         SoftOverlong(cache=11)(batch_of([1], 10))
