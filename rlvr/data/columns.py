@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Protocol
 
 from rlvr.errors import UserError
 
 _LOOKED_AT = 100
 """Rows looked at for the names inside nested values."""
+
+BATCH_ROWS = 4096
+"""Rows turned into Python objects at once."""
 
 _NAMED = 5
 """Rows named in a message."""
@@ -73,25 +76,34 @@ class RowsPart:
 
 @dataclass
 class ArrowPart:
-    """A `pyarrow.Table`; columns become Python objects only when asked for, a batch at a time."""
+    """Columns that pyarrow hands out in batches, so that a column nobody asks for costs nothing.
+
+    Attributes:
+        name: of the file or split.
+        length: rows.
+        names: of the top-level columns.
+        batches: the record batches that hold one column, by its name.
+    """
 
     name: str
-    table: Any
+    length: int
+    names: list[str]
+    batches: Callable[[str], Iterable[Any]]
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return self.length
 
     def columns(self) -> list[str]:
-        """The table's column names."""
-        return list(self.table.column_names)
+        """The names as they stand."""
+        return self.names
 
     def column(self, name: str) -> Iterator[Any]:
         """The values of a column."""
-        if name not in self.table.column_names:
-            yield from (None for _ in range(len(self)))
-            return
-        for batch in self.table.select([name]).to_batches(max_chunksize=1024):
-            yield from batch.column(0).to_pylist()
+        if name not in self.names:
+            yield from repeat(None, self.length)
+        else:
+            for batch in self.batches(name):
+                yield from batch.column(0).to_pylist()
 
     def place(self, index: int) -> str:
         """`row 3`."""

@@ -1,8 +1,10 @@
 """Problems from a data set on the Hugging Face hub, or in its local cache."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from rlvr.data.columns import ArrowPart, Source
+from rlvr.data.columns import BATCH_ROWS, ArrowPart, Source
 from rlvr.data.table import Table
 from rlvr.errors import UserError
 from rlvr.registry import variant
@@ -65,7 +67,17 @@ class Hub(Table):
                 "expected a public id, or one you have access to, and a network: check the name, HF_TOKEN, HF_ENDPOINT "
                 "and HF_HUB_OFFLINE, or download it elsewhere and use data=files data.train_files=FOLDER"
             ) from None
-        return Source(what, [ArrowPart(split, rows.with_format("arrow")[:] if len(rows) else rows.data.table)])
+        return Source(what, [_part(split, rows)])
+
+
+def _part(split: str, rows: Any) -> ArrowPart:
+    """A `datasets.Dataset` by columns, read from its memory-mapped files a batch at a time."""
+
+    def batches(name: str) -> Iterator[Any]:
+        for table in rows.select_columns([name]).with_format("arrow").iter(BATCH_ROWS):
+            yield from table.to_batches()
+
+    return ArrowPart(split, len(rows), list(rows.column_names), batches)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rlvr.data.columns import ArrowPart, Part, RowsPart, Source
+from rlvr.data.columns import BATCH_ROWS, ArrowPart, Part, RowsPart, Source
 from rlvr.errors import UserError
 
 _CELL_CHARACTERS = 1 << 24  # csv's own limit, 131072, is less than some worked solutions
@@ -77,7 +77,7 @@ def _csv(path: Path) -> Part:
                 numbers.append(reader.line_num)
     except csv.Error as error:
         raise UserError(
-            f"{path} line {reader.line_num} is not CSV ({error}); expected a header and quoted cells"
+            f"{path} line {reader.reader.line_num} is not CSV ({error}); expected a header and quoted cells"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
@@ -91,10 +91,16 @@ def _parquet(path: Path) -> Part:
     from pyarrow import ArrowException
 
     try:
-        return ArrowPart(path.name, pyarrow.parquet.read_table(path))
+        file = pyarrow.parquet.ParquetFile(path)
     except (ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a Parquet file ({reason}); expected one that pyarrow reads") from None
+    return ArrowPart(
+        path.name,
+        file.metadata.num_rows,
+        list(file.schema_arrow.names),
+        lambda name: file.iter_batches(columns=[name], batch_size=BATCH_ROWS),
+    )
 
 
 READERS: dict[str, Callable[[Path], Part]] = {
