@@ -94,7 +94,7 @@ def choose(rows: Sequence[dict[str, Any]], count: int = PER_STEP) -> list[dict[s
         groups.setdefault(row["group"], {}).setdefault(bool(row["correct"]), row)
     mixed = [row for answers in groups.values() if len(answers) == 2 for row in answers.values()]
     ordered = {id(row): row for row in [*mixed, *sorted(distinct.values(), key=lambda row: not any(row["kept"]))]}
-    return sorted(list(ordered.values())[:count], key=lambda row: row["row"])
+    return list(ordered.values())[:count]
 
 
 def shown_completions(run: RunData) -> Shown:

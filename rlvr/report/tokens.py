@@ -54,23 +54,18 @@ class Decoder:
 
 
 def visible(text: Any) -> str:
-    """The text with everything invisible made visible; line breaks and tabs stay, other controls become symbols.
+    """The text with everything invisible made visible; line breaks and tabs stay.
 
-    Control characters become the pictures Unicode has for them; directional marks, zero-width characters, surrogates
-    and unassigned characters become their code in brackets. Escaping for HTML is the template's.
+    Other control characters, directional marks, zero-width characters, surrogates and unassigned characters become
+    their code in brackets. Escaping for HTML is the template's.
     """
     return "".join(_visible_character(character) for character in str(text))
 
 
 def _visible_character(character: str) -> str:
-    code = ord(character)
-    if character in "\n\t" or (character.isprintable() and unicodedata.category(character) not in INVISIBLE):
+    if character in "\n\t" or unicodedata.category(character) not in INVISIBLE:
         return character
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\N{SYMBOL FOR DELETE}"
-    return f"\u2039U+{code:04X}\u203a" if unicodedata.category(character) in INVISIBLE else character
+    return f"\u2039U+{ord(character):04X}\u203a"
 
 
 def token_text(piece: str) -> str:

@@ -133,7 +133,7 @@ def test_texts_of_a_model_are_text(tmp_path: Path) -> None:
     text = "".join(elements.texts)
     for hostile in (*HOSTILE[:3], *HOSTILE[4:]):
         assert text.count(hostile) >= 3, hostile
-    assert "\u2400\u241b[31m\u2421\u240d\u2039U+202E\u203a" in text
+    assert "\u2039U+0000\u203a\u2039U+001B\u203a[31m\u2039U+007F\u203a\u2039U+000D\u203a\u2039U+202E\u203a" in text
 
 
 def test_the_policy_forbids_the_network_and_allows_this_script_only(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_right_and_wrong_answers_to_one_prompt_come_first() -> None:
         record_row(1, row, [1], group=2, correct=True, completion="c8", prompt=pair[0]["prompt"]) for row in (10,)
     ]
     chosen = [row["row"] for row in choose([*alone, *pair, *repeated], count=4)]
-    assert chosen == [0, 1, 8, 9]
-    assert [row["row"] for row in choose([*alone, *pair, *repeated], count=9)] == [0, 1, 2, 3, 8, 9]
+    assert chosen == [8, 9, 0, 1]
+    assert [row["row"] for row in choose([*alone, *pair, *repeated], count=9)] == [8, 9, 0, 1, 2, 3]
 
 
 def test_first_middle_and_last_records() -> None:
