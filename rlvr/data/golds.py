@@ -3,6 +3,7 @@ r"""Gold answers out of the forms data sets keep them in: plain, after `####`, i
 import json
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from rlvr.data.base import Gold
@@ -33,7 +34,7 @@ def accepted_forms(value: Any, where: str) -> list[str]:
     if isinstance(value, str):
         text = value.strip()
         return [text] if not text.startswith('["') else _json_texts(text)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise UserError(
             f"{where} is a {type(value).__name__}; expected a text, a number or a list of them: set data.gold_column "
             "to another column, or to a dotted path such as reward_model.ground_truth"

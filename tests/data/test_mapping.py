@@ -1,5 +1,6 @@
 """Which columns hold prompts and golds, and in which form: each convention, and every way it can go wrong."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -173,6 +174,7 @@ def test_accepted_forms_stay_texts_where_json_is_no_list_of_texts() -> None:
     assert accepted_forms('["42"', "x") == ['["42"']
     assert accepted_forms('["42", 43]', "x") == ['["42", 43]']
     assert accepted_forms(10**20, "x") == ["1" + "0" * 20]
+    assert accepted_forms(Decimal("3.10"), "x") == ["3.10"]  # Parquet has such columns
 
 
 def test_any_accepted_form_is_rewarded() -> None:
