@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
 
 from rlvr.report.drawing import Line, Panel, bin_size, draw
 from rlvr.report.intervals import wilson
@@ -113,7 +115,9 @@ def _learning(run: RunData) -> Figure:
     panels.append(Panel("share", [uninformative], share=True, height=0.9))
     band = " Lines are running means, the band spans the averaged steps." if len(accuracy[1]) >= SMOOTHED else ""
     bars = " Bars are 95 % Wilson intervals." if points and is_count(run.summary.get("heldout_problems")) else ""
-    caption = f"On the sampled completions of each step.{band}{bars} Groups of equal rewards carry no gradient."
+    caption = (
+        f"On the sampled completions of each rollout batch.{band}{bars} Groups of equal rewards carry no gradient."
+    )
     wanted = ["reward", "accuracy", "frac_reward_zero_std"]
     return _figure(run, "learning", "Learning", caption, panels, wanted)
 
@@ -136,7 +140,7 @@ def _selection(run: RunData) -> Figure:
     panels = [
         Panel("share", [fraction], share=True, height=0.75),
         Panel("nats", [_line(run, "selection/threshold", "threshold", "b")], height=0.95),
-        Panel("tokens", [_line(run, "selection/candidates", "candidates of a step", "c")], height=0.8),
+        Panel("tokens", [_line(run, "selection/candidates", "candidates of a rollout batch", "c")], height=0.8),
     ]
     caption = "Candidates are the tokens that the selection chooses from; the threshold is the least entropy it keeps."
     wanted = ["selection/kept_fraction", "selection/threshold", "selection/candidates"]
@@ -179,20 +183,29 @@ def _update(run: RunData) -> Figure:
     return _figure(run, "update", "Update", caption, panels, ["loss", "grad_norm", *clips])
 
 
+def _rollout_batches(run: RunData) -> list[list[dict[str, Any]]]:
+    """Rows of `metrics.jsonl` by the rollout batch they train on; a row alone where none is recorded."""
+    rows = [row for row in run.metrics if is_number(row.get("step"))]
+    return [list(group) for _, group in groupby(rows, key=lambda row: row.get("rollout_step") or ("step", row["step"]))]
+
+
+def _sum(rows: Sequence[dict[str, Any]], metric: str) -> float:
+    return sum(float(row[metric]) for row in rows if is_number(row.get(metric)))
+
+
 def _seconds(run: RunData) -> Figure:
-    steps = [row for row in run.metrics if is_number(row.get("step"))]
     metrics = [f"seconds/{phase}" for phase in PHASES]
-    spent = {
-        phase: [float(row[metric]) if is_number(row.get(metric)) else 0.0 for row in steps]
-        for phase, metric in zip(PHASES, metrics, strict=True)
-    }
+    batches = _rollout_batches(run)
+    spent = {phase: [_sum(batch, metric) for batch in batches] for phase, metric in zip(PHASES, metrics, strict=True)}
     total = sum(map(sum, spent.values()))
-    x = [float(row["step"]) for row in steps]
+    x = [float(batch[0]["step"]) for batch in batches]
     lines = [
         Line(f"{phase} {sum(values) / total:.0%}", x, values, colour)
         for (phase, values), colour in zip(spent.items(), "abcde", strict=True)
         if total > 0
     ]
     caption = "By phase, on the main process" + (f"; {total:.1f} s together." if total > 0 else ".")
+    if any(len(batch) > 1 for batch in batches):
+        caption += " The steps of a rollout batch are added up."
     panel = Panel("seconds", lines, stacked=True, height=2.5)
-    return _figure(run, "seconds", "Seconds a step", caption, [panel], metrics)
+    return _figure(run, "seconds", "Seconds a rollout batch", caption, [panel], metrics)

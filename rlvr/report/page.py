@@ -25,7 +25,7 @@ FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("selection", ("selection", "name")),
     ("keep", ("selection", "keep")),
     ("objective", ("objective", "name")),
-    ("prompts a step", ("rollouts", "prompts")),
+    ("prompts a rollout", ("rollouts", "prompts")),
     ("completions a prompt", ("rollouts", "num_generations")),
     ("learning rate", ("optimizer", "learning_rate")),
 )

@@ -196,3 +196,12 @@ def test_importing_and_building_load_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[] []"
+
+
+def test_the_steps_of_a_rollout_batch_are_one_point_of_the_seconds(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    shared = [row | {"rollout_step": (row["step"] + 1) // 2} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shared))
+    page = built(folder)
+    assert "6.0 s together. The steps of a rollout batch are added up." in page
