@@ -1,4 +1,4 @@
-"""The command line: `rlvr train`. Errors a user can mend are one line and exit code 2."""
+"""The command line: `rlvr train`, `plan`, `report`, `doctor`. Errors a user can mend are one line and exit code 2."""
 
 import argparse
 import logging
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rlvr.errors import UserError
 
@@ -17,6 +18,11 @@ TRAIN_EXAMPLES = """examples:
 """
 
 
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, e.g. algorithm=dapo run.steps=200")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="config.yaml of a run to repeat")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rlvr", description="Reinforcement learning with verifiable rewards, on the tokens that matter."
@@ -26,21 +32,57 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train a policy", description="Train a policy. Settings are KEY=VALUE in Hydra's grammar.",
         epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, e.g. algorithm=dapo run.steps=200")
-    train.add_argument("--from", dest="source", type=Path, metavar="FILE", help="config.yaml of a run to repeat")
+    _settings(train)
+    plan = commands.add_parser("plan", help="say what a run would do and need, without starting it")
+    _settings(plan)
+    plan.add_argument("--processes", type=int, default=None, metavar="N", help="processes the run would have")
+    plan.add_argument("--prompt-tokens", type=int, metavar="N", help="prompt length for the memory estimate")
+    report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
+    report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
+    doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
+    doctor.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are written")
     return parser
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _config(arguments: argparse.Namespace) -> Any:
     from rlvr.config.compose import compose, read_config
-    from rlvr.train import train
 
     if arguments.source is None:
-        train(compose(arguments.overrides))
-        return
+        return compose(arguments.overrides)
     # A run that replaced or went on with a folder is not to do so again: its own folder would be the victim.
-    anew = ["run.resume=false", "run.overwrite=false"]
-    train(read_config(arguments.source, [*anew, *arguments.overrides]))
+    return read_config(arguments.source, ["run.resume=false", "run.overwrite=false", *arguments.overrides])
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from rlvr.train import train
+
+    train(_config(arguments))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from rlvr.plan import show_plan
+
+    show_plan(_config(arguments), arguments.processes, arguments.prompt_tokens)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from rlvr.report.page import build_report
+
+    print(build_report(arguments.folder))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rlvr.doctor import examine
+
+    lines, problems = examine(arguments.runs)
+    print("\n".join([*lines, *(f"PROBLEM: {problem}" for problem in problems)]))
+    return 1 if problems else 0
+
+
+COMMANDS = {"train": _train, "plan": _plan, "report": _report, "doctor": _doctor}
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +91,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     if any(text.startswith("-") for text in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    arguments.overrides += rest
+    if rest and not hasattr(arguments, "overrides"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
     return arguments
 
 
@@ -62,14 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # DeepSpeed announces at import, on every start, that it found no GPU; `rlvr` says what it runs on by itself.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to" not in record.getMessage())
     try:
-        _train(arguments)
+        return COMMANDS[arguments.command](arguments)
     except UserError as error:
         print(f"rlvr: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rlvr: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

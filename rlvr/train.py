@@ -1,6 +1,7 @@
 """A run: from its configuration to a trained policy and the folder that holds everything about it."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from rich.table import Table
 from rlvr.assets import base_policy_path
 from rlvr.config.algebra import BatchSizes
 from rlvr.config.compose import write_config
-from rlvr.config.schema import RunConfig
+from rlvr.config.schema import ModelSection, RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
 from rlvr.run_folder import RunFolder
@@ -49,7 +50,7 @@ def model_path(config: RunConfig) -> str:
     return str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, model: ModelSection) -> Any:
     """The policy's tokenizer, after a look at its configuration: what cannot be trained is refused before it is loaded.
 
     Raises:
@@ -60,8 +61,9 @@ def load_tokenizer(path: str) -> Any:
     from rlvr.trainer.arguments import check_model_config
 
     try:
-        config = AutoConfig.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        source = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
+        config = AutoConfig.from_pretrained(path, **source)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"model.path={path} cannot be loaded; expected a folder or a hub id ({reason})") from None
@@ -69,13 +71,44 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks and writes for the job."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def read_problems(config: RunConfig, tokenizer: Any) -> tuple[list[Problem], list[Problem], list[str]]:
+    """Problems to train on, problems held out, and what people should know about how they were read.
+
+    Raises:
+        UserError: if the data cannot be read, or no prompt is short enough.
+    """
+    from rlvr.data.lengths import filter_long
+
+    train, heldout = config.data.train(), config.data.heldout()[: config.evaluation.problems]
+    notes, limit = config.data.notes(), config.data.prompt_limit()
+    if limit is not None:
+        train, dropped = filter_long(train, tokenizer, limit)
+        heldout, dropped_heldout = filter_long(heldout, tokenizer, limit)
+        notes = [
+            *notes,
+            f"{dropped} training and {dropped_heldout} held-out prompts of more than {limit} tokens left out",
+        ]
+    if not train:
+        raise UserError("no training prompt is left; raise data.max_prompt_tokens or look at the data")
+    return train, heldout, notes
+
+
 def prompt_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     """Problems as the trainer's prompt rows."""
     return [{"prompt": problem.prompt, "gold": problem.gold, "prompt_id": problem.prompt_id} for problem in problems]
 
 
-def _name_run(config: RunConfig) -> None:
+def _name_run(config: RunConfig, ranks: int) -> None:
     if config.run.name is None:
+        if ranks > 1:
+            raise UserError(
+                f"run.name is not set on {ranks} processes, which would each choose their own; set run.name"
+            )
         config.run.name = f"{config.run.algorithm or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -119,43 +152,60 @@ class Run:
         self.sizes = run_sizes(config, self.ranks)
         self.algorithm = Algorithm(config.advantage, config.selection, config.objective)
         self.model_path = model_path(config)
-        self.tokenizer = load_tokenizer(self.model_path)
-        self.problems = config.data.train()
-        self.heldout = config.data.heldout()[: config.evaluation.problems]
-        _name_run(config)
+        self.tokenizer = load_tokenizer(self.model_path, config.model)
+        self.problems, self.heldout, self.notes = read_problems(config, self.tokenizer)
+        _name_run(config, self.ranks)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
+        self.checkpoint = self._checkpoint()
         self.args = trl_arguments(config, self.sizes, str(self.folder.checkpoints))
         self.history: list[tuple[int, float]] = []
         self.trainer: Any = None
 
+    def _checkpoint(self) -> Path | None:
+        """The checkpoint to go on from; None starts anew."""
+        if not self.config.run.resume:
+            return None
+        found = self.folder.newest_checkpoint()
+        if found is None:
+            raise UserError(
+                f"run.resume=true, but {self.folder.checkpoints} holds no complete checkpoint; start anew without it, "
+                "or with run.overwrite=true where the folder is not empty"
+            )
+        return found
+
     def say(self, text: str, style: str | None = None) -> None:
         """A line for people, on the terminal and in `log.txt`."""
+        if not is_main_process():
+            return
         LOG.info(text)
         self.console.print(text, style=style, highlight=False, soft_wrap=True)
 
     def execute(self) -> dict[str, Any]:
         """Train, evaluate before and after, and write the folder; returns the summary."""
-        self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
-        write_config(self.config, self.folder.config)
+        if is_main_process():
+            self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
+            write_config(self.config, self.folder.config)
         with _log_to(self.folder.log):
             return self._execute()
 
     def _execute(self) -> dict[str, Any]:
         self.trainer = self._trainer()
+        for note in self.notes:
+            self.say(note)
         before = self._measure(), self._measure(temperature=0.0)
         self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
-        checkpoint = self.folder.newest_checkpoint() if self.config.run.resume else None
         started = time.perf_counter()
-        self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         seconds = time.perf_counter() - started
         after = self._measure(), self._measure(temperature=0.0)
         summary = {
             "accuracy_before": before[0], "accuracy_after": after[0], "greedy_before": before[1],
             "greedy_after": after[1], "heldout_problems": len(self.heldout), "steps": self.trainer.state.global_step,
             "train_seconds": round(seconds, 2), "seed": self.config.run.seed, "algorithm": self.config.run.algorithm,
+            "selection": {"name": self.config.selection.name, "keep": self.config.selection.keep},
             "accuracy_during": self.history,
         }  # fmt: skip
-        if self.trainer.accelerator.is_main_process:
+        if is_main_process():
             self.folder.write_summary(summary)
             self._closing_table(summary)
         return summary
@@ -164,6 +214,7 @@ class Run:
         from transformers import PrinterCallback
 
         from rlvr.rewards.adapter import RewardFunction
+        from rlvr.trainer.arguments import lora_config
         from rlvr.trainer.callbacks import Alarms, HeldOut, MetricsFile, ProgressLine
         from rlvr.trainer.record import Recorder
         from rlvr.trainer.seam import RLVRTrainer
@@ -180,8 +231,9 @@ class Run:
         trainer = RLVRTrainer(
             self.model_path, rewards, algorithm=self.algorithm, args=self.args,
             train_dataset=prompt_rows(self.problems), window=config.optimizer.window,
-            sparse_head=config.optimizer.sparse_head, on_rollout=recorder if record.every else None,
-            processing_class=self.tokenizer, callbacks=callbacks,
+            sparse_head=config.optimizer.sparse_head, correct_sampler=config.rollouts.correct_sampler,
+            on_rollout=recorder if record.every else None, processing_class=self.tokenizer, callbacks=callbacks,
+            peft_config=lora_config(config),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         if trainer.stream.duplicates:
@@ -217,7 +269,13 @@ class Run:
         table.add_row("sampled", _percent(summary["accuracy_before"]), _percent(summary["accuracy_after"]))
         table.add_row("greedy", _percent(summary["greedy_before"]), _percent(summary["greedy_after"]))
         self.console.print(table)
-        self.say(f"everything about this run: {self.folder.path}")
+        self.say(f"everything about this run: {self._report()}")
+
+    def _report(self) -> Path:
+        """The report's file; the run stands without it."""
+        from rlvr.report.page import build_report
+
+        return build_report(self.folder)
 
 
 def _percent(value: float | None) -> str:

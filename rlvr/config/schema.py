@@ -5,7 +5,9 @@ from typing import Any
 
 from rlvr.errors import UserError
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16")
+ATTENTION = ("sdpa", "flash_attention_2", "eager")
+BACKENDS = ("transformers", "vllm")
 
 
 def at_least(section: str, values: dict[str, float | None], least: float) -> None:
@@ -51,22 +53,63 @@ class RunSection:
 
 
 @dataclass
+class LoraSection:
+    """Low-rank adapters instead of all weights (arXiv 2106.09685); needs the package `peft`.
+
+    Attributes:
+        rank: of each adapter; 0 trains all weights.
+        alpha: adapters are scaled by alpha / rank.
+        target_modules: names of linear layers, or `all-linear`; never the LM head.
+    """
+
+    rank: int = 0
+    alpha: int = 32
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+
+    def __post_init__(self) -> None:
+        at_least("model.lora", {"rank": self.rank}, 0)
+        if not self.alpha > 0:
+            raise UserError(f"model.lora.alpha is {self.alpha}; expected a number above 0, e.g. 32")
+        if not self.target_modules:
+            raise UserError("model.lora.target_modules is empty; expected names of linear layers, or [all-linear]")
+        if any(name.rsplit(".", 1)[-1] == "lm_head" for name in self.target_modules):
+            raise UserError(
+                "model.lora.target_modules names lm_head; log-probabilities come from its weights directly, so an "
+                "adapter there would never be trained: leave it out"
+            )
+
+
+@dataclass
 class ModelSection:
     """The policy to start from.
 
     Attributes:
         path: a folder or a hub id; `builtin` for the base policy that ships with the package.
-        dtype: of the weights: float32, bfloat16 or float16.
+        revision: branch, tag or commit of a hub id; None for its default.
+        trust_remote_code: run code that comes with the model; only for sources you trust.
+        dtype: of the weights and the optimizer's moments: float32 or bfloat16. Small learning rates need float32.
+        autocast: compute in bfloat16 where the weights are float32; GPUs only.
+        attn_implementation: `sdpa`, `flash_attention_2` or `eager`; None for the model's default.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        lora: adapters instead of all weights.
     """
 
     path: str = "builtin"
+    revision: str | None = None
+    trust_remote_code: bool = False
     dtype: str = "float32"
+    autocast: bool = True
+    attn_implementation: str | None = None
     gradient_checkpointing: bool = False
+    lora: LoraSection = field(default_factory=LoraSection)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+        if self.attn_implementation is not None and self.attn_implementation not in ATTENTION:
+            raise UserError(
+                f"model.attn_implementation is {self.attn_implementation!r}; expected one of {', '.join(ATTENTION)}"
+            )
 
 
 @dataclass
@@ -97,6 +140,10 @@ class RolloutsSection:
         temperature: of sampling, and of log-probabilities and entropies.
         top_p: nucleus; 1 for off.
         top_k: 0 for off.
+        backend: what generates: `transformers`, or `vllm` (`trl.vllm_mode=colocate` or `server`, and TRL's other
+            `vllm_*` fields).
+        correct_sampler: with vLLM, weigh by the ratio of policy to sampler; `trl.vllm_importance_sampling_mode`,
+            `..._clip_min` and `..._clip_max` say how.
         record: which rollouts are kept on disk.
     """
 
@@ -106,6 +153,8 @@ class RolloutsSection:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    backend: str = "transformers"
+    correct_sampler: bool = True
     record: RecordSection = field(default_factory=RecordSection)
 
     def __post_init__(self) -> None:
@@ -115,6 +164,15 @@ class RolloutsSection:
             raise UserError(f"rollouts.temperature is {self.temperature}; expected a number above 0, e.g. 1.0")
         if not 0 < self.top_p <= 1:
             raise UserError(f"rollouts.top_p is {self.top_p}; expected a number above 0 and at most 1")
+        if self.backend not in BACKENDS:
+            raise UserError(f"rollouts.backend is {self.backend!r}; expected one of {', '.join(BACKENDS)}")
+        truncates = self.top_p < 1 or self.top_k > 0
+        if self.backend == "vllm" and self.correct_sampler and truncates:
+            raise UserError(
+                f"rollouts.top_p is {self.top_p} and rollouts.top_k {self.top_k} with rollouts.correct_sampler; the "
+                "ratio of the full policy to a truncated sampler is biased: set top_p=1 and top_k=0, or "
+                "rollouts.correct_sampler=false"
+            )
 
 
 @dataclass

@@ -36,14 +36,19 @@ def accuracy(answers: Sequence[Answer]) -> float:
 
 
 def encode_prompts(tokenizer: Any, problems: Sequence[Problem]) -> Any:
-    """Left-padded `input_ids` and `attention_mask`; chats go through the tokenizer's template."""
+    """Left-padded `input_ids` and `attention_mask`, as in training: chats go through the tokenizer's template, which
+    writes the special tokens itself; plain prompts get the tokenizer's."""
+    chats = any(not isinstance(problem.prompt, str) for problem in problems)
     texts = [
         problem.prompt
         if isinstance(problem.prompt, str)
         else tokenizer.apply_chat_template(problem.prompt, tokenize=False, add_generation_prompt=True)
         for problem in problems
     ]
-    return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
+    return tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False,
+        add_special_tokens=not chats,
+    )  # fmt: skip
 
 
 def sample_and_grade(

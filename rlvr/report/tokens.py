@@ -120,18 +120,25 @@ def tokens_of(row: dict[str, Any], decode: Decode | None, most: int) -> list[Tok
     """
     ids = list(row["token_ids"])[:most]
     texts = [str(token) for token in ids] if decode is None else pieces(decode, ids)
-    columns = (row["entropies"], row["logprobs"], row["advantages"], row["kept"])
+    unscored = [None] * len(ids)
+    columns = (row["entropies"] or unscored, row["logprobs"] or unscored, row["advantages"], row["kept"])
     numbers = zip(*(column[: len(ids)] for column in columns), strict=True)
     return [
         Token(
             token_text(text),
             bool(kept),
-            entropy_level(entropy),
-            f"{entropy:.3f} nats, p {exp(min(logprob, 0.0)):.3f}, advantage {advantage:+.3f}, "
-            f"{'kept' if kept else 'dropped'}",
+            entropy_level(entropy or 0.0),
+            f"{_scored(entropy, logprob)}, advantage {advantage:+.3f}, {'kept' if kept else 'dropped'}",
         )
         for text, (entropy, logprob, advantage, kept) in zip(texts, numbers, strict=True)
     ]
+
+
+def _scored(entropy: float | None, logprob: float | None) -> str:
+    """What the sampling policy said of a token; nothing where its row neither voted nor trained."""
+    if entropy is None or logprob is None:
+        return "not scored"
+    return f"{entropy:.3f} nats, p {exp(min(logprob, 0.0)):.3f}"
 
 
 def load_decoder(places: Sequence[tuple[str, str | Path]]) -> Decoder:

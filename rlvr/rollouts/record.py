@@ -7,7 +7,8 @@ from typing import Any
 Row = dict[str, Any]
 
 LISTS = {"token_ids": "int32", "entropies": "float32", "logprobs": "float32", "kept": "bool", "advantages": "float32"}
-"""Per-token columns, each as long as the completion: nats, and whether a token carries gradient."""
+"""Per-token columns, each as long as the completion, in nats; `kept` says whether a token was selected (under the
+`micro_batch*` scopes: was a candidate). Log-probabilities and entropies are null in rows that were not scored."""
 
 
 def _schema(rows: Sequence[Row]) -> Any:

@@ -12,94 +12,13 @@ from rlvr.config.convert import convert
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.trainer.algorithm import Algorithm
+from rlvr.trainer.owned import ALGORITHM_OWNS, RUN_OWNS
 
 TRL_FIELDS = {field.name: field for field in dataclasses.fields(GRPOConfig)}
 
-ALGORITHM_OWNS = {
-    "beta": "objective.beta",
-    "delta": "objective.dual_clip",
-    "entropy_coef": "no entropy bonus is offered",
-    "entropy_coef_delta": "no entropy bonus is offered",
-    "entropy_coef_max": "no entropy bonus is offered",
-    "entropy_coef_min": "no entropy bonus is offered",
-    "entropy_target": "no entropy bonus is offered",
-    "epsilon": "objective.epsilon",
-    "epsilon_high": "objective.epsilon_high",
-    "importance_sampling_level": "ratios are per token; a sequence ratio contradicts the selection of tokens",
-    "label_smoothing_factor": "the loss has no labels to smooth",
-    "loss_type": "objective.reduction",
-    "mask_truncated_completions": "objective.mask_truncated",
-    "multi_objective_aggregation": "reward.<name>.weight",
-    "off_policy_mask_threshold": "no off-policy mask is offered",
-    "router_aux_loss_coef": "no router loss is offered",
-    "sapo_temperature_neg": "SAPO's loss is not offered",
-    "sapo_temperature_pos": "SAPO's loss is not offered",
-    "scale_rewards": "advantage.scale",
-    "top_entropy_quantile": "selection.keep",
-    "use_adaptive_entropy": "no entropy bonus is offered",
-    "use_bias_correction_kl": "the KL term always carries the importance ratio",
-    "use_liger_kernel": "optimizer.sparse_head",
-    "vespo_k_neg": "VESPO's loss is not offered",
-    "vespo_k_pos": "VESPO's loss is not offered",
-    "vespo_lambda_neg": "VESPO's loss is not offered",
-    "vespo_lambda_pos": "VESPO's loss is not offered",
-}
-"""What an algorithm decides, and where; in a `GRPOConfig` these must stand at TRL's defaults."""
-
-RUN_OWNS = {
-    "activation_checkpointing": "model.gradient_checkpointing",
-    "auto_find_batch_size": "optimizer.micro_batch_rows",
-    "bf16": "model.dtype",
-    "data_seed": "run.seed",
-    "ddp_find_unused_parameters": "every slice reaches every parameter",
-    "deepspeed": "deepspeed",
-    "disable_dropout": "always true: dropout would make entropies random",
-    "disable_tqdm": "logging.progress",
-    "do_eval": "evaluation.every",
-    "eval_on_start": "evaluation.every",
-    "eval_steps": "evaluation.every",
-    "eval_strategy": "evaluation.every",
-    "fp16": "model.dtype",
-    "generation_batch_size": "rollouts.prompts",
-    "gradient_accumulation_steps": "optimizer.micro_batch_rows and the sizes",
-    "gradient_checkpointing": "model.gradient_checkpointing",
-    "learning_rate": "optimizer.learning_rate",
-    "load_best_model_at_end": "evaluation.every, which measures and keeps the run going",
-    "log_completions": "rollouts.record",
-    "logging_first_step": "a row of metrics is written for every optimizer step",
-    "logging_steps": "a row of metrics is written for every optimizer step",
-    "logging_strategy": "a row of metrics is written for every optimizer step",
-    "lr_scheduler_type": "optimizer.lr_scheduler_type",
-    "max_completion_length": "rollouts.max_completion_length",
-    "max_grad_norm": "optimizer.max_grad_norm",
-    "max_steps": "run.steps",
-    "model_init_kwargs": "model",
-    "num_generations": "rollouts.num_generations",
-    "num_generations_eval": "evaluation.every",
-    "num_iterations": "optimizer.num_iterations",
-    "num_train_epochs": "run.steps",
-    "output_dir": "run.name",
-    "per_device_eval_batch_size": "evaluation.batch_size",
-    "per_device_train_batch_size": "optimizer.micro_batch_rows",
-    "report_to": "logging.report_to",
-    "resume_from_checkpoint": "run.resume",
-    "reward_weights": "reward.<name>.weight",
-    "run_name": "run.name",
-    "save_steps": "run.save_steps",
-    "save_strategy": "run.save_steps",
-    "seed": "run.seed",
-    "shuffle_dataset": "the prompt stream shuffles, seeded by run.seed",
-    "steps_per_generation": "optimizer.updates_per_rollout",
-    "temperature": "rollouts.temperature",
-    "top_k": "rollouts.top_k",
-    "top_p": "rollouts.top_p",
-    "train_sampling_strategy": "the prompt stream shuffles, seeded by run.seed",
-    "use_cpu": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=",
-    "vllm_importance_sampling_correction": "the correction is not TRL's",
-    "warmup_steps": "optimizer.warmup_steps",
-    "weight_decay": "optimizer.weight_decay",
-}
-"""What the rest of a run's configuration decides, and where."""
+SAMPLING_FIELDS = ("max_completion_length", "temperature", "top_p", "top_k")
+OPTIMIZER_FIELDS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm")
+"""Fields that TRL calls as we do, in `rollouts` and in `optimizer`."""
 
 UNSUPPORTED = ("environment_factory", "eval_dataset", "rollout_func", "tools")
 KNOWN_KEYWORDS = (
@@ -121,10 +40,8 @@ def check_trl_mapping(given: dict[str, Any]) -> None:
             raise UserError(f"trl.{name} is not a field of TRL's GRPOConfig; {hint}")
         owner = {**ALGORITHM_OWNS, **RUN_OWNS}.get(name)
         if owner is not None:
-            raise UserError(f"trl.{name} is set elsewhere; use instead: {owner}")
+            raise UserError(f"trl.{name} is not taken here: {owner}")
         convert(value, hints[name], f"trl.{name}")
-    if given.get("use_vllm"):
-        raise UserError("trl.use_vllm=true is not supported yet; leave it out to generate with transformers")
 
 
 def unsupported(kwargs: dict[str, Any], train_dataset: Any) -> None:
@@ -185,9 +102,7 @@ def own_arguments(args: GRPOConfig, algorithm: Algorithm, sizes: BatchSizes, pro
     for name, owner in ALGORITHM_OWNS.items():
         default, given = TRL_FIELDS[name].default, getattr(args, name)
         if given != default:
-            raise UserError(f"args.{name} is {given!r}, but the algorithm decides it; leave it out and use: {owner}")
-    if args.use_vllm:
-        raise UserError("args.use_vllm=True is not supported yet; leave it out to generate with transformers")
+            raise UserError(f"args.{name} is {given!r}, but the algorithm decides it; leave it out: {owner}")
     if args.log_completions:
         raise UserError("args.log_completions=True logs TRL's advantages, not ours; use on_rollout= to record rollouts")
     if args.eval_strategy != "no":
@@ -246,7 +161,8 @@ def _our_fields(config: RunConfig, sizes: BatchSizes, output_dir: str) -> dict[s
     import torch
 
     on_cpu = not torch.cuda.is_available()
-    optimizer, rollouts = config.optimizer, config.rollouts
+    # Renamed in transformers; TRL's default of true has to be overridden under the name that counts.
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in TRL_FIELDS else "gradient_checkpointing"
     return {
         "output_dir": output_dir,
         "run_name": config.run.name,
@@ -254,27 +170,53 @@ def _our_fields(config: RunConfig, sizes: BatchSizes, output_dir: str) -> dict[s
         "max_steps": config.run.steps,
         "save_strategy": "steps",
         "save_steps": config.run.save_steps or config.run.steps,
-        "per_device_train_batch_size": sizes.micro_batch_rows,
-        "gradient_accumulation_steps": sizes.slices_per_step,
-        "steps_per_generation": sizes.slices_per_rollout,
-        "num_generations": sizes.num_generations,
-        "num_iterations": sizes.num_iterations,
-        "max_completion_length": rollouts.max_completion_length,
-        "temperature": rollouts.temperature,
-        "top_p": rollouts.top_p,
-        "top_k": rollouts.top_k,
-        "learning_rate": optimizer.learning_rate,
-        "lr_scheduler_type": optimizer.lr_scheduler_type,
-        "warmup_steps": optimizer.warmup_steps,
-        "weight_decay": optimizer.weight_decay,
-        "max_grad_norm": optimizer.max_grad_norm,
-        "model_init_kwargs": {"dtype": config.model.dtype},
-        "activation_checkpointing": config.model.gradient_checkpointing,
+        **_size_fields(sizes),
+        **{name: getattr(config.rollouts, name) for name in SAMPLING_FIELDS},
+        **{name: getattr(config.optimizer, name) for name in OPTIMIZER_FIELDS},
+        "use_vllm": config.rollouts.backend == "vllm",
+        "model_init_kwargs": _model_arguments(config),
+        "trust_remote_code": config.model.trust_remote_code,
+        checkpointing: config.model.gradient_checkpointing,
         "reward_weights": [reward.weight for reward in config.reward.values()],
         "logging_steps": 1,
         "report_to": config.logging.report_to or "none",
         "deepspeed": config.deepspeed or None,
         "disable_tqdm": True,
         "use_cpu": on_cpu,
-        "bf16": config.model.dtype == "bfloat16" and not on_cpu,
+        "bf16": config.model.autocast and not on_cpu,
+        "logging_nan_inf_filter": False,  # a loss that is not finite must show
     }
+
+
+def _size_fields(sizes: BatchSizes) -> dict[str, int]:
+    return {
+        "per_device_train_batch_size": sizes.micro_batch_rows,
+        "gradient_accumulation_steps": sizes.slices_per_step,
+        "steps_per_generation": sizes.slices_per_rollout,
+        "num_generations": sizes.num_generations,
+        "num_iterations": sizes.num_iterations,
+    }
+
+
+def _model_arguments(config: RunConfig) -> dict[str, Any]:
+    """Keywords of `from_pretrained`."""
+    model = config.model
+    chosen = {"revision": model.revision, "attn_implementation": model.attn_implementation}
+    return {"dtype": model.dtype, **{name: value for name, value in chosen.items() if value is not None}}
+
+
+def lora_config(config: RunConfig) -> Any:
+    """The `peft` configuration of `model.lora`; None where all weights are trained.
+
+    Raises:
+        UserError: if `peft` is not installed.
+    """
+    lora = config.model.lora
+    if lora.rank == 0:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise UserError(f"model.lora.rank is {lora.rank}, but peft is not installed; pip install peft") from None
+    targets: Any = lora.target_modules[0] if lora.target_modules == ["all-linear"] else lora.target_modules
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")

@@ -96,10 +96,11 @@ class ProgressLine(TrainerCallback):
         self._bar: Progress | None = None
         self._task: Any = None
         self._last = (0.0, 0.0)
+        self._rate = 0.0
         self._shown: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._last = (time.perf_counter(), 0.0)
+        self._last = (time.perf_counter(), float(state.num_input_tokens_seen))
         if not state.is_world_process_zero:
             self.mode = "none"
         if self.mode == "bar":
@@ -121,11 +122,12 @@ class ProgressLine(TrainerCallback):
             self.say(f"step {state.global_step:>4}/{state.max_steps}  {line}")
 
     def _line(self, logs: dict[str, Any]) -> str:
-        now, tokens = time.perf_counter(), float(logs.get("num_tokens") or self._last[1])
-        rate = (tokens - self._last[1]) / max(now - self._last[0], 1e-9)
-        self._last = (now, tokens)
+        if logs.get("num_tokens") is not None:  # only the first row of a rollout batch counts tokens
+            now, tokens = time.perf_counter(), float(logs["num_tokens"])
+            self._rate = (tokens - self._last[1]) / max(now - self._last[0], 1e-9)
+            self._last = (now, tokens)
         numbers = [f"{label} {form.format(self._shown[name])}" for name, label, form in SHOWN if name in self._shown]
-        return "  ".join([*numbers, f"{rate:,.0f} tokens/s"])
+        return "  ".join([*numbers, f"{self._rate:,.0f} tokens/s"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._bar is not None:

@@ -1,5 +1,6 @@
 """Turns a rollout batch into the rows of its record."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Recorder:
         sampled, scores, prompt = batch.sampled, batch.scores, prompts[index]
         length = int(sampled.tokens.completion_mask[index].sum())
         global_row = int(sampled.global_rows(trainer.ranks)[index])
+        scored = bool(scores.scored[index])
         verdicts = getattr(self.rewards[0].reward, "verdicts", [])
         per_function = trainer.rewards_per_func[global_row].tolist()
         advantages = batch.advantages[index].expand(sampled.tokens.completion_mask.shape[1])
@@ -44,18 +46,24 @@ class Recorder:
             "prompt_id": prompt.get("prompt_id", ""),
             "prompt": prompt_text(prompt["prompt"]),
             "completion": completion_text(trainer.completions[index]),
-            "gold": str(prompt.get("gold", "")),
+            "gold": _gold_text(prompt.get("gold", "")),
             "reward": float(sampled.rollouts.rewards[index]),
             "rewards": dict(zip(trainer.reward_func_names, per_function, strict=True)),
             "correct": verdicts[index].correct if verdicts else None,
             "status": verdicts[index].status if verdicts else None,
             "truncated": bool(sampled.truncated[index]),
             "token_ids": sampled.tokens.completion_ids[index, :length].tolist(),
-            "entropies": scores.entropies[index, :length].tolist(),
-            "logprobs": scores.logps[index, :length].tolist(),
+            # A row that neither votes nor trains was not scored: no numbers, rather than zeros that look like some.
+            "entropies": scores.entropies[index, :length].tolist() if scored else None,
+            "logprobs": scores.logps[index, :length].tolist() if scored else None,
             "kept": batch.kept[index, :length].tolist(),
             "advantages": advantages[:length].tolist(),
         }
         if scores.ref_logps is not None:
-            row["ref_logprobs"] = scores.ref_logps[index, :length].tolist()
+            row["ref_logprobs"] = scores.ref_logps[index, :length].tolist() if scored else None
         return row
+
+
+def _gold_text(gold: Any) -> str:
+    """A gold answer as it is; several accepted forms as a JSON list."""
+    return gold if isinstance(gold, str) else json.dumps(list(gold), ensure_ascii=False)

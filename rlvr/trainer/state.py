@@ -1,5 +1,6 @@
 """What a checkpoint has to hold beside TRL's: the place in the prompt stream and the rollout batch in use."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def save(trainer: Any, folder: Path) -> None:
     partial = path.with_suffix(".partial")
     torch.save(
         {
+            "sizes": dataclasses.asdict(trainer.sizes),
             "stream": trainer.stream.state_dict(),
             "slices_done": trainer._step,
             "rollouts_made": trainer.rollouts_made,
@@ -52,8 +54,19 @@ def load(trainer: Any, folder: Path) -> None:
         )
     with torch.serialization.safe_globals(STORED):
         stored = torch.load(path, map_location=trainer.args.device, weights_only=True)
+    _check_sizes(stored["sizes"], dataclasses.asdict(trainer.sizes))
     trainer.stream.load_state_dict(stored["stream"])
     trainer._step = stored["slices_done"]
     trainer.rollouts_made = stored["rollouts_made"]
     trainer.empty_steps = stored["empty_steps"]
     trainer.rollout = stored["rollout"]
+
+
+def _check_sizes(stored: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a resume with other sizes: the slices done and the plan in use are counted in the old ones."""
+    for name, value in stored.items():
+        if now[name] != value:
+            raise UserError(
+                f"the checkpoint was made with {name}={value}, this run has {name}={now[name]}; resume with the sizes "
+                "and the number of processes the run was started with"
+            )

@@ -116,3 +116,10 @@ def test_where_no_tokenizer_is_found_the_places_are_named(tmp_path: Path) -> Non
     found = load_decoder([("the checkpoint", tmp_path), ("model.path", "no-such-owner/no-such-model")])
     assert found.decode is None
     assert "tried: the checkpoint, model.path" in found.source
+
+
+def test_a_row_that_was_not_scored_says_so_and_has_no_entropy_colour() -> None:
+    row = record_row(1, 0, [1, 2], entropies=None, logprobs=None, kept=[False, False])
+    tokens = tokens_of(row, None, 10)
+    assert [token.level for token in tokens] == [0, 0]
+    assert all(token.details.startswith("not scored") for token in tokens)

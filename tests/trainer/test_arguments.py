@@ -68,7 +68,7 @@ def test_the_key_to_use_is_a_key() -> None:
     [
         ({"adam_beta": 0.9}, "did you mean trl.adam_beta"),
         ({"zzzz": 1}, "trl.zzzz is not a field of TRL's GRPOConfig; see trl.GRPOConfig"),
-        ({"use_vllm": True}, "trl.use_vllm=true is not supported yet"),
+        ({"use_vllm": True}, "trl.use_vllm is not taken here: rollouts.backend"),
         ({"adam_beta1": "x"}, "trl.adam_beta1 is 'x'; expected a number"),
         ({"save_total_limit": 1.5}, "trl.save_total_limit is 1.5; expected a whole number"),
     ],
@@ -117,7 +117,6 @@ def test_what_the_algorithm_decides_must_be_left_at_trls_default(name: str, tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_vllm": True}, "use_vllm=True is not supported yet"),
         ({"log_completions": True}, "on_rollout="),
         ({"eval_strategy": "steps"}, "evaluate with a callback"),
     ],

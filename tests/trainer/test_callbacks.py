@@ -18,7 +18,7 @@ from tests.ranks import run_ranks
 
 
 def state(step: int, most: int = 100, main: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(global_step=step, max_steps=most, is_world_process_zero=main)
+    return SimpleNamespace(global_step=step, max_steps=most, is_world_process_zero=main, num_input_tokens_seen=0)
 
 
 def log(callback: Any, step: int, most: int = 100, main: bool = True, **logs: Any) -> None:

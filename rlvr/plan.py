@@ -1,0 +1,243 @@
+"""What a run will do and need, from its configuration alone: no model is loaded, nothing is written."""
+
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from rlvr.config.algebra import BatchSizes
+from rlvr.config.schema import RunConfig
+from rlvr.rollouts.stream import prompt_text
+
+BYTES = {"float32": 4, "bfloat16": 2}
+HEAD_BUFFER_TOKENS = 4096
+HEAD_BUFFER_COLUMNS = 32768
+"""The tile that TRL's fused LM head works in, whatever the number of tokens."""
+
+CHARACTERS_PER_TOKEN = 2
+"""A cautious guess where nobody gives a prompt's length: real tokenizers need fewer tokens."""
+
+ACTIVATIONS_PER_LAYER = 34
+"""Bytes per token, layer and hidden unit that 16-bit activations take (Korthikanti et al., arXiv 2205.05198, eq. 2,
+without the attention scores, which flash attention does not store); twice that in float32."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What memory depends on.
+
+    Attributes:
+        parameters: exact, summed over the headers of the safetensors files.
+        hidden: width of the residual stream.
+        layers: transformer blocks.
+        key_value_width: key-value heads times head size.
+        vocabulary: tokens.
+    """
+
+    parameters: int
+    hidden: int
+    layers: int
+    key_value_width: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in numbers.
+
+    Attributes:
+        sizes: the batch algebra.
+        steps: optimizer steps.
+        rollouts: rollout batches generated for them.
+        slices: forward and backward passes of each rank over the run.
+        completions: sampled over the run, all ranks.
+        tokens_at_most: completion tokens of one rollout batch, if every one runs to the limit.
+        voting_at_most: tokens of a rollout batch that can be candidates of the selection.
+        kept_at_most: tokens of them that carry gradient.
+        epochs: passes over the training prompts.
+        memory: bytes on one rank by what they hold; empty where the model's shape is unknown.
+    """
+
+    sizes: BatchSizes
+    steps: int
+    rollouts: int
+    slices: int
+    completions: int
+    tokens_at_most: int
+    voting_at_most: int
+    kept_at_most: int
+    epochs: float
+    memory: dict[str, float]
+
+
+def read_shape(folder: str) -> ModelShape | None:
+    """The shape of a local checkpoint from its `config.json` and safetensors headers; None if it is not there."""
+    root = Path(folder).expanduser()
+    files = sorted(root.glob("*.safetensors"))
+    if not files or not (root / "config.json").is_file():
+        return None
+    parameters = 0
+    for file in files:
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        parameters += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    config: dict[str, Any] = json.loads((root / "config.json").read_text())
+    config = config.get("text_config", config)
+    heads = config["num_attention_heads"]
+    head_size = config.get("head_dim") or config["hidden_size"] // heads
+    return ModelShape(
+        parameters, config["hidden_size"], config["num_hidden_layers"],
+        config.get("num_key_value_heads", heads) * head_size, config["vocab_size"],
+    )  # fmt: skip
+
+
+def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, prompt_tokens: int) -> dict[str, float]:
+    """Bytes on one rank, by what they hold. An estimate: allocator and framework overhead are not in it.
+
+    Args:
+        shape: of the policy.
+        config: dtype, checkpointing, LoRA, lengths, DeepSpeed stage.
+        sizes: the batch algebra.
+        prompt_tokens: length of a prompt, tokens.
+    """
+    width = BYTES[config.model.dtype]
+    stage = int(config.deepspeed.get("zero_optimization", {}).get("stage", 0)) if config.deepspeed else 0
+    shared = {level: sizes.ranks if stage >= level else 1 for level in (1, 2, 3)}
+    rank = config.model.lora.rank
+    # An adapter pair on each of the seven linear layers of a block, about 7 * 2 * rank * hidden weights.
+    trained = 14 * rank * shape.hidden * shape.layers if rank else shape.parameters
+    length = prompt_tokens + config.rollouts.max_completion_length
+    tokens = sizes.micro_batch_rows * length
+    block = ACTIVATIONS_PER_LAYER * shape.hidden * tokens * width / 2
+    boundaries = shape.hidden * tokens * width * shape.layers
+    activations = boundaries + block if config.model.gradient_checkpointing else block * shape.layers
+    head_rows = min(HEAD_BUFFER_TOKENS, sizes.micro_batch_rows * config.rollouts.max_completion_length)
+    return {
+        "weights": shape.parameters * width / shared[3],
+        "gradients": trained * width / shared[2],
+        "optimizer (Adam, two moments)": trained * 2 * width / shared[1],
+        "reference model": shape.parameters * width / shared[3] if config.objective.beta > 0 and not rank else 0.0,
+        "activations of a slice": activations,
+        "LM head tile": head_rows * min(HEAD_BUFFER_COLUMNS, shape.vocabulary) * width,
+        "key-value cache while sampling": sizes.rows_per_rank
+        * length
+        * 2
+        * shape.key_value_width
+        * shape.layers
+        * width,
+    }
+
+
+def make_plan(config: RunConfig, sizes: BatchSizes, shape: ModelShape | None, prompts: int, prompt_tokens: int) -> Plan:
+    """A run in numbers.
+
+    Args:
+        config: the resolved configuration.
+        sizes: its batch algebra.
+        shape: the policy's shape, or None where it is unknown.
+        prompts: distinct training prompts.
+        prompt_tokens: a prompt's length for the memory estimate, tokens.
+    """
+    rollouts = math.ceil(config.run.steps / sizes.steps_per_rollout)
+    tokens = sizes.completions * config.rollouts.max_completion_length
+    kept = math.ceil(Fraction(str(config.selection.keep)) * tokens)
+    return Plan(
+        sizes=sizes,
+        steps=config.run.steps,
+        rollouts=rollouts,
+        slices=config.run.steps * sizes.slices_per_step,
+        completions=rollouts * sizes.completions,
+        tokens_at_most=tokens,
+        voting_at_most=tokens,
+        kept_at_most=kept,
+        epochs=rollouts * sizes.prompts / max(prompts, 1),
+        memory=memory_estimate(shape, config, sizes, prompt_tokens) if shape is not None else {},
+    )
+
+
+DIVIDED_BY = {
+    ("token_mean", "kept"): "the kept tokens of the optimizer step (arXiv 2506.01939v2, eq. 6)",
+    ("token_mean", "all"): "all completion tokens of the optimizer step (DAPO, arXiv 2503.14476, eq. 8)",
+    ("token_mean", "released"): "the kept tokens of each slice, slices weighted by rows (the released 80/20 code)",
+    ("token_mean_rollout", "kept"): "the kept tokens of the rollout batch over its updates",
+    ("token_mean_rollout", "all"): "all completion tokens of the rollout batch over its updates (TRL's window)",
+    ("sequence_mean", "kept"): "each completion by its kept tokens, then by the completions (GRPO)",
+    ("sequence_mean", "all"): "each completion by its tokens, then by the completions (GRPO, arXiv 2402.03300)",
+    ("constant", "kept"): "completions times the length limit, times the kept share (Dr. GRPO)",
+    ("constant", "all"): "completions times the length limit (Dr. GRPO, arXiv 2503.20783)",
+}
+"""What the loss is divided by, in words, for (objective.reduction, selection.normalizer)."""
+
+
+def words(plan: Plan, config: RunConfig) -> list[str]:
+    """The plan in sentences, one a line."""
+    sizes, selection = plan.sizes, config.selection
+    policy = (
+        "on-policy: one update from each rollout batch"
+        if sizes.on_policy
+        else f"off-policy after the first of {sizes.steps_per_rollout} updates from each rollout batch"
+    )
+    who = (
+        "of completions whose group's verdicts differ"
+        if selection.candidates == "informative"
+        else "of all completions"
+    )
+    lines = [
+        f"a rollout batch: {sizes.prompts} prompts * {sizes.num_generations} completions = {sizes.completions} rows",
+        f"{sizes.completions} rows / {sizes.ranks} processes = {sizes.rows_per_rank} rows on each, in optimizer steps "
+        f"({sizes.updates_per_rollout} of them) of {sizes.slices_per_step} slices of {sizes.micro_batch_rows} rows",
+        f"{policy}; {plan.rollouts} rollout batches make {plan.steps} optimizer steps, "
+        f"{plan.epochs:.2f} passes over the prompts",
+        f"{selection.name} decides over {selection.scope}: tokens {who} vote, at most {plan.voting_at_most:,}; "
+        f"{selection.keep:.0%} of those that vote carry gradient, at most {plan.kept_at_most:,}",
+        f"the loss is divided by {DIVIDED_BY[config.objective.reduction, selection.normalizer]}",
+    ]
+    if config.objective.beta > 0:
+        lines.append(f"KL to the reference, weight {config.objective.beta}, on {config.objective.kl_tokens} tokens")
+    return lines
+
+
+def show_plan(config: RunConfig, processes: int | None = None, prompt_tokens: int | None = None) -> None:
+    """Print the resolved configuration, the plan in words, and the memory estimate.
+
+    Args:
+        config: the resolved configuration.
+        processes: ranks the run would have; None for those of the launcher, else 1.
+        prompt_tokens: a prompt's length for the memory estimate, tokens; None for a guess from the longest prompt.
+
+    Raises:
+        UserError: for what `rlvr train` would refuse.
+    """
+    from omegaconf import OmegaConf
+
+    from rlvr.config.convert import to_mapping
+    from rlvr.train import model_path, run_sizes
+
+    if config.trl:  # TRL takes seconds to import
+        from rlvr.trainer.arguments import check_trl_mapping
+
+        check_trl_mapping(config.trl)
+    sizes = run_sizes(config, processes or int(os.environ.get("WORLD_SIZE", "1")))
+    problems = config.data.train()
+    shape = read_shape(model_path(config))
+    if prompt_tokens is None:
+        prompt_tokens = 1 + max(len(prompt_text(problem.prompt)) for problem in problems) // CHARACTERS_PER_TOKEN
+    plan = make_plan(config, sizes, shape, len({problem.prompt_id for problem in problems}), prompt_tokens)
+    print(OmegaConf.to_yaml(OmegaConf.create(to_mapping(config))))
+    print("\n".join([*words(plan, config), *config.data.notes(), *_memory_lines(plan, shape, prompt_tokens)]))
+
+
+def _memory_lines(plan: Plan, shape: ModelShape | None, prompt_tokens: int) -> list[str]:
+    if shape is None:
+        return ["memory: not estimated; the model is not a local folder of safetensors"]
+    total = sum(plan.memory.values())
+    parts = [f"  {value / 2**30:9.3f} GiB  {name}" for name, value in plan.memory.items() if value]
+    return [
+        f"memory on each process, estimated for {shape.parameters:,} parameters and prompts of {prompt_tokens} tokens, "
+        f"without framework overhead: {total / 2**30:.2f} GiB",
+        *parts,
+    ]
