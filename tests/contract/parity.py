@@ -12,12 +12,14 @@ from rlvr.objectives.clipped import Clipped
 from rlvr.selection.all_tokens import AllTokens
 from rlvr.selection.top_entropy import TopEntropy
 from rlvr.trainer.algorithm import Algorithm
-from rlvr.trainer.batch import Ranks, Sampled, Scores
+from rlvr.trainer.batch import Correction, Ranks, Sampled, Scores
 from rlvr.trainer.forward import Tokens
 from rlvr.trainer.loss import cut_slice
 from rlvr.trainer.seam import RLVRTrainer
+from tests.maths.test_importance import trl_weights
 
 P, G, T, PROMPT, VOCABULARY = 4, 4, 10, 6, 23
+SAMPLER_CLIP = 1.5
 REDUCTIONS = {"dapo": "token_mean", "grpo": "sequence_mean", "dr_grpo": "constant", "bnpo": "token_mean"}
 
 
@@ -49,6 +51,7 @@ def batch() -> dict[str, torch.Tensor]:
         "rewards": torch.randint(0, 2, (rows,), generator=generator).float(),
         "old_noise": torch.randn(rows, T, generator=generator) * 0.3,
         "ref_noise": torch.randn(rows, T, generator=generator) * 0.3,
+        "sampler_noise": torch.randn(rows, T, generator=generator) * 0.3,
     }
 
 
@@ -83,12 +86,14 @@ class Case:
         micro: rows in a slice.
         ranks: processes.
         reduction: ours, where TRL's name does not say it.
+        sampler: the mode of importance correction over a separate sampler; None for none.
     """
 
     def __init__(
         self, model: Path, out: Path, loss_type: str, keep: float, beta: float, updates: int = 1, micro: int = 4,
-        ranks: int = 1, reduction: str | None = None,
+        ranks: int = 1, reduction: str | None = None, sampler: str | None = None,
     ) -> None:  # fmt: skip
+        self.sampler = sampler
         self.updates, self.micro = updates, micro
         self.ranks = Ranks.current()
         rows = P * G // ranks
@@ -115,6 +120,9 @@ class Case:
             args=config(out, updates, micro, ranks), train_dataset=[{"prompt": "t2"}], window="row",
         )  # fmt: skip
         self._add_log_probs()
+        if sampler is not None:
+            self.trl.use_vllm, self.trl.vllm_importance_sampling_correction = True, True
+            self.ours.correction = Correction(sampler, None, SAMPLER_CLIP)
 
     def _add_log_probs(self) -> None:
         rows = self.rows
@@ -125,6 +133,7 @@ class Case:
         inside = rows["completion_mask"]
         rows["old_per_token_logps"] = (logps + rows.pop("old_noise")) * inside
         rows["ref_per_token_logps"] = (logps + rows.pop("ref_noise")) * inside
+        rows["sampler_logps"] = (rows["old_per_token_logps"] + rows.pop("sampler_noise")) * inside
 
     def _decided(self) -> Any:
         rows, mask = self.rows, self.rows["completion_mask"]
@@ -133,7 +142,8 @@ class Case:
         scored = torch.ones(len(mask), dtype=torch.bool)
         ref = rows["ref_per_token_logps"] if self.ours.beta else None
         scores = Scores(rows["old_per_token_logps"], torch.zeros(mask.shape), ref, scored)
-        return self.ours._decide(Sampled(tokens, rollouts, ~scored), scores)
+        reported = None if self.sampler is None else rows["sampler_logps"]
+        return self.ours._decide(Sampled(tokens, rollouts, ~scored, reported), scores)
 
     def compare(self, step: int) -> tuple[float, float, float]:
         """(our loss, TRL's loss, largest difference of the gradients over TRL's largest) of one optimizer step."""
@@ -150,6 +160,10 @@ class Case:
             at = decided.plan[step][index]
             inputs = {name: value[at] for name, value in self.rows.items()}
             inputs |= {"advantages": advantages[at], "num_items_in_batch": items}
+            if self.sampler is not None:
+                old, reported = inputs["old_per_token_logps"], inputs["sampler_logps"]
+                ratio = trl_weights(old, reported, inputs["completion_mask"], self.sampler, None, SAMPLER_CLIP)
+                inputs["importance_sampling_ratio"] = ratio
             loss = self.trl._compute_loss(self.trl.model, inputs)
             loss.backward()
             theirs += float(loss.detach())

@@ -33,6 +33,10 @@ PARITY: list[dict[str, Any]] = [
     for keep in (1.0, 0.2)
     for beta in (0.0, 0.05)
 ]  # fmt: skip
+SAMPLERS = [
+    {"loss_type": "dapo", "keep": 1.0, "beta": 0.05, "sampler": mode}
+    for mode in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+]
 ONE_RANK_ONLY = [{"loss_type": "bnpo", "keep": keep, "beta": 0.05, "micro": 16} for keep in (1.0, 0.2)]
 """bnpo divides per micro-batch, so it is what ours is only where one micro-batch is the whole step."""
 
@@ -53,7 +57,9 @@ def assert_parity(case: Case, settings: dict[str, Any]) -> None:
         assert gradients < GRADIENT_TOLERANCE, f"{settings}, step {step}: gradients differ by {gradients:.2e}"
 
 
-@pytest.mark.parametrize("settings", PARITY + ONE_RANK_ONLY, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize(
+    "settings", PARITY + SAMPLERS + ONE_RANK_ONLY, ids=lambda settings: "-".join(map(str, settings.values()))
+)
 def test_loss_and_gradient_equal_trl_on_one_rank(settings: dict[str, Any], model: Path, tmp_path: Path) -> None:
     assert_parity(Case(model, tmp_path, **settings), settings)
 

@@ -44,7 +44,11 @@ def algorithm_of(given: Any) -> Algorithm:
 
 def make_trainer(folder: Path, algorithm: Any = "dapo_top20", ranks: int = 1, **changes: Any) -> RLVRTrainer:
     """A trainer of fresh weights; `changes` go to the trainer where it knows them, else to TRL's arguments."""
-    own = {name: changes.pop(name) for name in ("train_dataset", "on_rollout", "peft_config") if name in changes}
+    own = {
+        name: changes.pop(name)
+        for name in ("train_dataset", "on_rollout", "peft_config", "correct_sampler")
+        if name in changes
+    }
     model = make_qwen3(VOCABULARY)
     if algorithm_of(algorithm).objective.beta > 0:  # TRL loads the reference from where the model came from
         model.save_pretrained(folder / "model")
