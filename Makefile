@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help setup train test test-slow soak check format smoke bench clean
+.PHONY: help setup train test test-slow soak check docs format smoke bench clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +42,15 @@ test-slow: $(READY)  ## Run the tests marked slow: several processes, short trai
 soak: export RLVR_SOAK := 1
 soak: test-slow  ## Run the slow tests with their long settings (RLVR_SOAK=1)
 
-check: $(READY)  ## Lint, format check, types, and the rules of the architecture
+check: $(READY)  ## Lint, format check, types, docs/config.md, and the rules of the architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy rlvr
+	$(BIN)/python -m scripts.config_docs --check
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+docs: $(READY)  ## Write docs/config.md from the schema
+	$(BIN)/python -m scripts.config_docs
 
 format: $(READY)  ## Format the code and apply the safe lint fixes
 	$(BIN)/ruff format .

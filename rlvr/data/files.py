@@ -13,8 +13,10 @@ from rlvr.registry import variant
 class Files(Table):
     """Chosen with `data=files data.train_files=train.jsonl`: JSON Lines, JSON, Parquet or CSV, by suffix.
 
+    The other settings are those of `Table`.
+
     Attributes:
-        train_files: files, folders or globs with the problems to train on; the rest is in `Table`.
+        train_files: files, folders or globs with the problems to train on.
     """
 
     train_files: list[str] = field(default_factory=list)

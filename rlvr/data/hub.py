@@ -15,12 +15,14 @@ from rlvr.registry import variant
 class Hub(Table):
     """Chosen with `data=hub data.path=org/name`.
 
+    The other settings are those of `Table`.
+
     Attributes:
         path: the id of the data set, `org/name`.
         subset: the configuration of the data set, e.g. `main`; None where it has one only.
         split: the split to train on, with `datasets`' slices: `train[:1000]`.
         revision: a branch, tag or commit; None for the newest.
-        heldout_split: the split to hold out; None for none. The rest is in `Table`.
+        heldout_split: the split to hold out; None for none.
     """
 
     path: str = ""
