@@ -1,9 +1,35 @@
 """Find the final answer in a completion."""
 
 import re
+from dataclasses import dataclass
+
+from rlvr.rewards.policy import DEFAULT, Policy
 
 # A box, then braces that only print, then braces that group. `\\` is a line break, unless someone escaped a box twice.
 _PIECES = re.compile(r"(?P<box>\\boxed\s*\{)|\\\\(?!boxed)|\\[{}]|(?P<opens>\{)|(?P<closes>\})")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The answer of a completion, or why there is none.
+
+    Attributes:
+        text: the answer; None where there is none.
+        status: empty where an answer was found; else the verdict: `no_answer`, `wrong` or `unparseable`.
+        reason: one line on why.
+    """
+
+    text: str | None
+    status: str = ""
+    reason: str = ""
+
+
+def extract(completion: str, policy: Policy = DEFAULT) -> Extraction:
+    """The final answer of a completion, by the rules of `policy`."""
+    text = last_boxed(completion)
+    if text is None:
+        return Extraction(None, "no_answer", "")
+    return Extraction(text) if text else Extraction(text, "unparseable", "the box is empty")
 
 
 def last_boxed(text: str) -> str | None:
