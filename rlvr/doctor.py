@@ -6,7 +6,10 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from pathlib import Path
+
+from rlvr.run_folder import nearest_existing
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "hydra-core", "math-verify", "wandb")
 OPTIONAL = {"peft": "model.lora", "vllm": "rollouts.backend=vllm", "tensorboard": "logging.report_to=[tensorboard]"}
@@ -21,6 +24,18 @@ def _version(package: str) -> str | None:
 
 
 def _devices() -> list[str]:
+    """What torch runs on; a broken installation is told, not raised."""
+    try:
+        return _torch_devices()
+    except (ImportError, OSError, RuntimeError) as error:
+        return [f"torch does not say what it runs on ({type(error).__name__}: {_first_line(error)})"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
+
+
+def _torch_devices() -> list[str]:
     import torch
 
     lines = [f"CPU cores {os.cpu_count()}, torch threads {torch.get_num_threads()}"]
@@ -34,15 +49,25 @@ def _devices() -> list[str]:
     return lines
 
 
+def _refuses_files(folder: Path) -> str | None:
+    """Why a file cannot be made there; None if it can. Only trying tells: permissions do not bind the superuser."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".rlvr-doctor-"):
+            return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
 def _writable(folder: Path) -> tuple[str, bool]:
     """Whether runs can be written there, and how much room is left."""
-    parent = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    free = shutil.disk_usage(parent).free
-    allowed = os.access(parent, os.W_OK)
-    return (
-        f"{folder}: {'writable' if allowed else 'NOT writable'}, {free / 2**30:.1f} GiB free",
-        allowed and free >= LEAST_FREE_BYTES,
-    )
+    try:
+        parent = nearest_existing(folder)
+        free = shutil.disk_usage(parent).free
+    except OSError as error:
+        return f"{folder}: NOT writable ({error.strerror})", False
+    reason = _refuses_files(parent)
+    text = "writable" if reason is None else f"NOT writable ({reason})"
+    return f"{folder}: {text}, {free / 2**30:.1f} GiB free", reason is None and free >= LEAST_FREE_BYTES
 
 
 def examine(runs: Path) -> tuple[list[str], list[str]]:

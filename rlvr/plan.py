@@ -1,19 +1,16 @@
 """What a run will do and need, from its configuration alone: no model is loaded, nothing is written."""
 
-import json
 import math
 import os
-import struct
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 from rlvr.config.algebra import BatchSizes
 from rlvr.config.schema import RunConfig
+from rlvr.errors import UserError
+from rlvr.model_shape import ADAPTER_BYTES, BYTES, ModelShape, read_shape
+from rlvr.preflight import check_launch, model_path, run_sizes
 from rlvr.rollouts.stream import prompt_text
 
-BYTES = {"float32": 4, "bfloat16": 2}
 HEAD_BUFFER_TOKENS = 4096
 HEAD_BUFFER_COLUMNS = 32768
 """The tile that TRL's fused LM head works in, whatever the number of tokens."""
@@ -24,25 +21,6 @@ CHARACTERS_PER_TOKEN = 2
 ACTIVATIONS_PER_LAYER = 34
 """Bytes per token, layer and hidden unit that 16-bit activations take (Korthikanti et al., arXiv 2205.05198, eq. 2,
 without the attention scores, which flash attention does not store); twice that in float32."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What memory depends on.
-
-    Attributes:
-        parameters: exact, summed over the headers of the safetensors files.
-        hidden: width of the residual stream.
-        layers: transformer blocks.
-        key_value_width: key-value heads times head size.
-        vocabulary: tokens.
-    """
-
-    parameters: int
-    hidden: int
-    layers: int
-    key_value_width: int
-    vocabulary: int
 
 
 @dataclass(frozen=True)
@@ -74,27 +52,6 @@ class Plan:
     memory: dict[str, float]
 
 
-def read_shape(folder: str) -> ModelShape | None:
-    """The shape of a local checkpoint from its `config.json` and safetensors headers; None if it is not there."""
-    root = Path(folder).expanduser()
-    files = sorted(root.glob("*.safetensors"))
-    if not files or not (root / "config.json").is_file():
-        return None
-    parameters = 0
-    for file in files:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-        parameters += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    config: dict[str, Any] = json.loads((root / "config.json").read_text())
-    config = config.get("text_config", config)
-    heads = config["num_attention_heads"]
-    head_size = config.get("head_dim") or config["hidden_size"] // heads
-    return ModelShape(
-        parameters, config["hidden_size"], config["num_hidden_layers"],
-        config.get("num_key_value_heads", heads) * head_size, config["vocab_size"],
-    )  # fmt: skip
-
-
 def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, prompt_tokens: int) -> dict[str, float]:
     """Bytes on one rank, by what they hold. An estimate: allocator and framework overhead are not in it.
 
@@ -105,31 +62,48 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
         prompt_tokens: length of a prompt, tokens.
     """
     width = BYTES[config.model.dtype]
-    stage = int(config.deepspeed.get("zero_optimization", {}).get("stage", 0)) if config.deepspeed else 0
+    stage = _zero_stage(config)
     shared = {level: sizes.ranks if stage >= level else 1 for level in (1, 2, 3)}
-    rank = config.model.lora.rank
-    # An adapter pair on each of the seven linear layers of a block, about 7 * 2 * rank * hidden weights.
-    trained = 14 * rank * shape.hidden * shape.layers if rank else shape.parameters
+    lora = config.model.lora
+    trained = shape.trained(lora) * (ADAPTER_BYTES if lora.rank else width)
+    base = shape.parameters * width / shared[3]
     length = prompt_tokens + config.rollouts.max_completion_length
     tokens = sizes.micro_batch_rows * length
     block = ACTIVATIONS_PER_LAYER * shape.hidden * tokens * width / 2
     boundaries = shape.hidden * tokens * width * shape.layers
     activations = boundaries + block if config.model.gradient_checkpointing else block * shape.layers
     head_rows = min(HEAD_BUFFER_TOKENS, sizes.micro_batch_rows * config.rollouts.max_completion_length)
+    cached = sizes.rows_per_rank * length if config.rollouts.backend == "transformers" else 0
     return {
-        "weights": shape.parameters * width / shared[3],
-        "gradients": trained * width / shared[2],
-        "optimizer (Adam, two moments)": trained * 2 * width / shared[1],
-        "reference model": shape.parameters * width / shared[3] if config.objective.beta > 0 and not rank else 0.0,
+        "weights": base + (trained / shared[3] if lora.rank else 0.0),
+        "gradients": trained / shared[2],
+        "optimizer (Adam, two moments)": trained * 2 / shared[1],
+        "reference model": base if config.objective.beta > 0 and not lora.rank else 0.0,
         "activations of a slice": activations,
         "LM head tile": head_rows * min(HEAD_BUFFER_COLUMNS, shape.vocabulary) * width,
-        "key-value cache while sampling": sizes.rows_per_rank
-        * length
-        * 2
-        * shape.key_value_width
-        * shape.layers
-        * width,
+        "key-value cache while sampling": cached * 2 * shape.key_value_width * shape.layers * width,
     }
+
+
+def _zero_stage(config: RunConfig) -> int:
+    """DeepSpeed's stage: from 1 optimizer states, from 2 gradients, from 3 weights are shared among the processes."""
+    stage = (config.deepspeed.get("zero_optimization") or {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"deepspeed.zero_optimization.stage is {stage!r}; expected 0, 1, 2 or 3")
+    return int(stage)
+
+
+def kept_at_most(config: RunConfig, sizes: BatchSizes) -> int:
+    """Tokens of a rollout batch that can carry gradient: each pool of the selection rounds its share by itself."""
+    rows = {
+        "rollout": sizes.completions,
+        "group": sizes.num_generations,
+        "sequence": 1,
+        "micro_batch": sizes.micro_batch_rows,
+        "micro_batch_all_ranks": sizes.micro_batch_rows * sizes.ranks,
+    }[config.selection.scope]
+    in_pool: int = config.selection.kept_count(rows * config.rollouts.max_completion_length)
+    return sizes.completions // rows * in_pool
 
 
 def make_plan(config: RunConfig, sizes: BatchSizes, shape: ModelShape | None, prompts: int, prompt_tokens: int) -> Plan:
@@ -144,7 +118,6 @@ def make_plan(config: RunConfig, sizes: BatchSizes, shape: ModelShape | None, pr
     """
     rollouts = math.ceil(config.run.steps / sizes.steps_per_rollout)
     tokens = sizes.completions * config.rollouts.max_completion_length
-    kept = math.ceil(Fraction(str(config.selection.keep)) * tokens)
     return Plan(
         sizes=sizes,
         steps=config.run.steps,
@@ -153,7 +126,7 @@ def make_plan(config: RunConfig, sizes: BatchSizes, shape: ModelShape | None, pr
         completions=rollouts * sizes.completions,
         tokens_at_most=tokens,
         voting_at_most=tokens,
-        kept_at_most=kept,
+        kept_at_most=kept_at_most(config, sizes),
         epochs=rollouts * sizes.prompts / max(prompts, 1),
         memory=memory_estimate(shape, config, sizes, prompt_tokens) if shape is not None else {},
     )
@@ -193,7 +166,7 @@ def words(plan: Plan, config: RunConfig) -> list[str]:
         f"{policy}; {plan.rollouts} rollout batches make {plan.steps} optimizer steps, "
         f"{plan.epochs:.2f} passes over the prompts",
         f"{selection.name} decides over {selection.scope}: tokens {who} vote, at most {plan.voting_at_most:,}; "
-        f"{selection.keep:.0%} of those that vote carry gradient, at most {plan.kept_at_most:,}",
+        f"{100 * selection.keep:g} % of those that vote carry gradient, at most {plan.kept_at_most:,}",
         f"the loss is divided by {DIVIDED_BY[config.objective.reduction, selection.normalizer]}",
     ]
     if config.objective.beta > 0:
@@ -215,29 +188,36 @@ def show_plan(config: RunConfig, processes: int | None = None, prompt_tokens: in
     from omegaconf import OmegaConf
 
     from rlvr.config.convert import to_mapping
-    from rlvr.train import model_path, run_sizes
+    from rlvr.trainer.algorithm import Algorithm
 
+    check_launch(config)
+    if prompt_tokens is not None and prompt_tokens < 1:
+        raise UserError(f"--prompt-tokens is {prompt_tokens}; expected at least 1")
     if config.trl:  # TRL takes seconds to import
         from rlvr.trainer.arguments import check_trl_mapping
 
         check_trl_mapping(config.trl)
-    sizes = run_sizes(config, processes or int(os.environ.get("WORLD_SIZE", "1")))
+    sizes = run_sizes(config, int(os.environ.get("WORLD_SIZE", "1")) if processes is None else processes)
+    Algorithm(config.advantage, config.selection, config.objective)
     problems = config.data.train()
     shape = read_shape(model_path(config))
     if prompt_tokens is None:
-        prompt_tokens = 1 + max(len(prompt_text(problem.prompt)) for problem in problems) // CHARACTERS_PER_TOKEN
+        longest = max(len(prompt_text(problem.prompt)) for problem in problems)
+        prompt_tokens = min(1 + longest // CHARACTERS_PER_TOKEN, config.data.prompt_limit() or longest)
     plan = make_plan(config, sizes, shape, len({problem.prompt_id for problem in problems}), prompt_tokens)
     print(OmegaConf.to_yaml(OmegaConf.create(to_mapping(config))))
-    print("\n".join([*words(plan, config), *config.data.notes(), *_memory_lines(plan, shape, prompt_tokens)]))
+    memory = _memory_lines(plan, shape, prompt_tokens, config.rollouts.backend == "vllm")
+    print("\n".join([*words(plan, config), *config.data.notes(), *memory]))
 
 
-def _memory_lines(plan: Plan, shape: ModelShape | None, prompt_tokens: int) -> list[str]:
+def _memory_lines(plan: Plan, shape: ModelShape | None, prompt_tokens: int, vllm: bool) -> list[str]:
     if shape is None:
-        return ["memory: not estimated; the model is not a local folder of safetensors"]
+        return ["memory: not estimated; the model is no local folder of safetensors whose config.json names its sizes"]
     total = sum(plan.memory.values())
     parts = [f"  {value / 2**30:9.3f} GiB  {name}" for name, value in plan.memory.items() if value]
     return [
         f"memory on each process, estimated for {shape.parameters:,} parameters and prompts of {prompt_tokens} tokens, "
         f"without framework overhead: {total / 2**30:.2f} GiB",
         *parts,
+        *(["  vLLM takes what trl.vllm_gpu_memory_utilization gives it, in none of these"] if vllm else []),
     ]

@@ -1,12 +1,19 @@
 """The folder of a run: `config.yaml`, `metrics.jsonl`, `rollouts/`, `checkpoints/`, `summary.json`, `log.txt`."""
 
+import contextlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlvr.errors import UserError
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if os.path.exists(place))
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,12 @@ class RunFolder:
         """Make the folder.
 
         Raises:
-            UserError: if it holds something already and neither `resume` nor `overwrite` was chosen.
+            UserError: if it holds something already and neither `resume` nor `overwrite` was chosen, or it cannot be
+                made.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if os.path.exists(self.path) and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; choose another run.name or run.dir")
-        used = self.path.exists() and any(self.path.iterdir())
+        used = os.path.exists(self.path) and any(self.path.iterdir())
         if used and not (resume or overwrite):
             raise UserError(
                 f"{self.path} exists and is not empty; choose another run.name, go on with run.resume=true, or replace "
@@ -67,7 +75,18 @@ class RunFolder:
             if not self.config.exists():
                 raise UserError(f"{self.path} has no config.yaml, so it is no run folder and run.overwrite leaves it")
             shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be made ({error.strerror}); set run.dir to a writable folder"
+            ) from None
+
+    def remove(self) -> None:
+        """Take the folder away again, and the one it stands in if nothing else is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
     def newest_checkpoint(self) -> Path | None:
         """The complete checkpoint with the highest step, or None; a run that was killed may leave half a one.

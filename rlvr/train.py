@@ -11,43 +11,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 
-from rlvr.assets import base_policy_path
-from rlvr.config.algebra import BatchSizes
 from rlvr.config.compose import write_config
 from rlvr.config.schema import ModelSection, RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
+from rlvr.preflight import check_launch, check_space, model_path, run_sizes
 from rlvr.run_folder import RunFolder
 
 LOG = logging.getLogger("rlvr")
-
-
-def run_sizes(config: RunConfig, ranks: int = 1) -> BatchSizes:
-    """The batch algebra of a configuration on so many processes.
-
-    Raises:
-        UserError: if the sizes do not divide.
-    """
-    return BatchSizes(
-        config.rollouts.prompts, config.rollouts.num_generations, config.optimizer.updates_per_rollout,
-        config.optimizer.num_iterations, config.optimizer.micro_batch_rows, ranks, config.optimizer.window,
-    )  # fmt: skip
-
-
-def model_path(config: RunConfig) -> str:
-    """The folder or hub id of the policy to start from.
-
-    Raises:
-        UserError: if it looks like a folder and is none.
-    """
-    given = config.model.path
-    if given == "builtin":
-        return str(base_policy_path())
-    looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
-    if looks_local and not Path(given).expanduser().is_dir():
-        raise UserError(f"model.path={given} is not a folder; expected one that from_pretrained loads, or a hub id")
-    return str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
 
 
 def load_tokenizer(path: str, model: ModelSection) -> Any:
@@ -147,6 +120,7 @@ class Run:
         from rlvr.trainer.arguments import trl_arguments
         from rlvr.trainer.batch import launched_ranks
 
+        check_launch(config)
         self.config, self.console = config, console
         self.ranks = launched_ranks()
         self.sizes = run_sizes(config, self.ranks)
@@ -158,6 +132,7 @@ class Run:
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
         self.checkpoint = self._checkpoint()
         self.args = trl_arguments(config, self.sizes, str(self.folder.checkpoints))
+        check_space(config, self.model_path, self.folder, self.args.save_total_limit)
         self.history: list[tuple[int, float]] = []
         self.trainer: Any = None
 
@@ -186,10 +161,22 @@ class Run:
             self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
             write_config(self.config, self.folder.config)
         with _log_to(self.folder.log):
+            self.trainer = self._trainer_or_nothing()
             return self._execute()
 
+    def _trainer_or_nothing(self) -> Any:
+        """The trainer; where it cannot be had, the folder that was made for it goes again."""
+        try:
+            return self._trainer()
+        except (UserError, ImportError, OSError, RuntimeError, ValueError, SafetensorError) as error:
+            if is_main_process() and not self.config.run.resume:
+                self.folder.remove()
+            if isinstance(error, UserError):
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(f"model.path={self.model_path} cannot be trained with these settings: {reason}") from error
+
     def _execute(self) -> dict[str, Any]:
-        self.trainer = self._trainer()
         for note in self.notes:
             self.say(note)
         before = self._measure(), self._measure(temperature=0.0)

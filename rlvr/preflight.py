@@ -1,0 +1,94 @@
+"""What is settled before a run writes a file: its sizes, its model, and whether there is room for it."""
+
+import math
+import shutil
+from pathlib import Path
+
+from rlvr.assets import base_policy_path
+from rlvr.config.algebra import BatchSizes
+from rlvr.config.schema import RunConfig
+from rlvr.errors import UserError
+from rlvr.model_shape import ADAPTER_BYTES, BYTES, read_shape, weight_files
+from rlvr.run_folder import RunFolder, nearest_existing
+
+COPIES = 3
+"""What a checkpoint holds of each trained weight: itself and two moments of AdamW."""
+
+SPARE_BYTES = 64 << 20
+"""For everything else in a run folder."""
+
+
+def check_launch(config: RunConfig) -> None:
+    """Refuse the section `launch`, which nothing reads yet.
+
+    Raises:
+        UserError: naming its first key.
+    """
+    for name in config.launch:
+        raise UserError(
+            f"launch.{name} is set, but a run is one process and nothing reads launch yet; leave it out, or use "
+            "RLVRTrainer in a script under torchrun"
+        )
+
+
+def run_sizes(config: RunConfig, ranks: int = 1) -> BatchSizes:
+    """The batch algebra of a configuration on so many processes.
+
+    Raises:
+        UserError: if the sizes do not divide.
+    """
+    return BatchSizes(
+        config.rollouts.prompts, config.rollouts.num_generations, config.optimizer.updates_per_rollout,
+        config.optimizer.num_iterations, config.optimizer.micro_batch_rows, ranks, config.optimizer.window,
+    )  # fmt: skip
+
+
+def model_path(config: RunConfig) -> str:
+    """The folder or hub id of the policy to start from.
+
+    Raises:
+        UserError: if it looks like a folder and is none.
+    """
+    given = config.model.path
+    if given == "builtin":
+        return str(base_policy_path())
+    looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
+    if looks_local and not Path(given).expanduser().is_dir():
+        raise UserError(f"model.path={given} is not a folder; expected one that from_pretrained loads, or a hub id")
+    return str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
+
+
+def needed_bytes(config: RunConfig, model: str, most: int | None = None) -> int:
+    """Room on disk that a run asks for: `COPIES` of the trained weights in each checkpoint, and in one being written.
+
+    Args:
+        config: the resolved configuration.
+        model: folder of the policy; of a hub id nobody knows the size before it is loaded, and it counts nothing.
+        most: checkpoints kept at a time (`trl.save_total_limit`); None for all.
+    """
+    shape = read_shape(model)
+    if shape is not None:
+        width = ADAPTER_BYTES if config.model.lora.rank else BYTES[config.model.dtype]
+        trained = shape.trained(config.model.lora) * width
+    else:
+        trained = sum(file.stat().st_size for file in weight_files(Path(model)))
+    checkpoints = math.ceil(config.run.steps / (config.run.save_steps or config.run.steps))
+    return COPIES * trained * (1 + min(checkpoints, most or checkpoints)) + SPARE_BYTES
+
+
+def check_space(config: RunConfig, model: str, folder: RunFolder, most: int | None = None) -> None:
+    """Refuse a run that would fill the disk; arguments as in `needed_bytes`.
+
+    Files that a resumed or replaced run has there already count as room.
+
+    Raises:
+        UserError: with the room that is needed and that is there.
+    """
+    need, parent = needed_bytes(config, model, most), nearest_existing(folder.path)
+    reused = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
+    free = shutil.disk_usage(parent).free + (reused if config.run.resume or config.run.overwrite else 0)
+    if free < need:
+        raise UserError(
+            f"{parent} has {free / 2**20:,.0f} MiB free, but the run needs about {need / 2**20:,.0f} MiB for its "
+            "checkpoints; make room, set run.dir to a larger disk, raise run.save_steps, or set trl.save_total_limit=1"
+        )
