@@ -51,7 +51,7 @@ def read_shape(folder: str) -> ModelShape | None:
     """The shape of a local checkpoint; None if it is not a folder of safetensors, or its config names no sizes.
 
     Raises:
-        UserError: if a file of weights is damaged.
+        UserError: if a file is damaged.
     """
     root = Path(folder).expanduser()
     files = weight_files(root)
@@ -63,7 +63,10 @@ def read_shape(folder: str) -> ModelShape | None:
         for name, shape in shapes.items()
         if len(shape) == 2 and "layers." in name and name.endswith(".weight")
     }
-    config: dict[str, Any] = json.loads((root / "config.json").read_text())
+    try:
+        config: dict[str, Any] = json.loads((root / "config.json").read_text())
+    except ValueError as error:
+        raise UserError(f"{root / 'config.json'} is no JSON ({error}); copy or download the model again") from None
     config = config.get("text_config", config)
     try:
         hidden, heads = config["hidden_size"], config["num_attention_heads"]

@@ -21,6 +21,7 @@ from rlvr.preflight import check_launch, check_space, model_path, run_sizes
 from rlvr.run_folder import RunFolder
 
 LOG = logging.getLogger("rlvr")
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 def load_tokenizer(path: str, model: ModelSection) -> Any:
@@ -41,6 +42,15 @@ def load_tokenizer(path: str, model: ModelSection) -> Any:
         reason = " ".join(str(error).split())
         raise UserError(f"model.path={path} cannot be loaded; expected a folder or a hub id ({reason})") from None
     check_model_config(config)
+    names = config.architectures or []
+    if not any(part in name for name in names for part in LANGUAGE_MODELS):
+        raise UserError(
+            f"model.path={path} has architectures={names}; expected a causal language model, e.g. Qwen3ForCausalLM"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of model.path={path} has no end-of-text token; set eos_token in its configuration"
+        )
     return tokenizer
 
 
@@ -55,9 +65,10 @@ def read_problems(config: RunConfig, tokenizer: Any) -> tuple[list[Problem], lis
     Raises:
         UserError: if the data cannot be read, or no prompt is short enough.
     """
-    from rlvr.data.lengths import filter_long
+    from rlvr.data.lengths import check_chats, filter_long
 
     train, heldout = config.data.train(), config.data.heldout()[: config.evaluation.problems]
+    check_chats([*train, *heldout], tokenizer)
     notes, limit = config.data.notes(), config.data.prompt_limit()
     if limit is not None:
         train, dropped = filter_long(train, tokenizer, limit)

@@ -29,14 +29,42 @@ def prompt_lengths(problems: Sequence[Problem], tokenizer: Any) -> list[int]:
 
 
 def _chat_length(chat: list[dict[str, str]], tokenizer: Any) -> int:
+    # The template writes the special tokens itself.
+    return len(tokenizer([_rendered(chat, tokenizer)], add_special_tokens=False)["input_ids"][0])
+
+
+def _rendered(chat: list[dict[str, str]], tokenizer: Any) -> str:
+    """A chat as the policy reads it.
+
+    Raises:
+        UserError: if the tokenizer has no chat template, or its template refuses the chat.
+    """
+    from jinja2 import TemplateError
+
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "the prompts are chats but the tokenizer has no chat template; use a model that has one, or a template for "
             "text, e.g. data.template=paper_8020"
         )
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    # The template writes the special tokens itself.
-    return len(tokenizer([text], add_special_tokens=False)["input_ids"][0])
+    try:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in chat)
+        raise UserError(
+            f"the tokenizer's chat template refuses a chat of the roles {roles} ({' '.join(str(error).split())}); "
+            "change data.template or data.system, or use a model that takes them"
+        ) from None
+
+
+def check_chats(problems: Sequence[Problem], tokenizer: Any) -> None:
+    """Refuse chats that the tokenizer cannot render, from the first one.
+
+    Raises:
+        UserError: if the tokenizer has no chat template, or its template refuses the chat.
+    """
+    chat = next((problem.prompt for problem in problems if not isinstance(problem.prompt, str)), None)
+    if chat is not None:
+        _rendered(chat, tokenizer)
 
 
 def filter_long(problems: Sequence[Problem], tokenizer: Any, limit: int | None) -> tuple[list[Problem], int]:
