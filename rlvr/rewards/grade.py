@@ -1,128 +1,114 @@
 """Grade a completion against a gold answer: the function that both rewards and evaluation call."""
 
-import re
 import time
 from collections.abc import Sequence
-from decimal import Decimal
-from fractions import Fraction
 
-from rlvr.rewards.extract import last_boxed
+from rlvr.rewards.breaker import Limits
+from rlvr.rewards.cache import Cache
+from rlvr.rewards.exact import decide_fast
+from rlvr.rewards.extract import extract
+from rlvr.rewards.forms import GoldLike, gold_forms
+from rlvr.rewards.policy import DEFAULT, Policy
+from rlvr.rewards.pool import SHARED
+from rlvr.rewards.protocol import Outcome, Task
 from rlvr.rewards.verdict import Verdict
 
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
-_FRACTION = re.compile(r"([+-]?)(?:\\[dt]?frac\{(\d{1,99})\}\{(\d{1,99})\}|(\d{1,99})/(\d{1,99}))", re.ASCII)
-_MATH_MARKS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-COMPARISON_SECONDS = 5
-"""What math-verify may spend on reading one answer, and again on one comparison."""
-
-Outcome = tuple[str, str]
-"""(status, reason) of one comparison."""
+KNOWN = Cache()
+"""Outcomes of earlier comparisons."""
 
 
-def grade(completion: str, gold: str | Sequence[str], *, truncated: bool = False) -> Verdict:
-    """Compare the last `\\boxed{...}` of a completion with the gold answer.
+def grade(
+    completion: str, gold: GoldLike, *, truncated: bool = False, policy: Policy | None = None, deadline: float = 2.0
+) -> Verdict:
+    """Compare the answer of a completion with the gold answer.
 
-    Equal texts, integers, decimals (`1,234.50` is `1234.5`) and fractions of integers are decided here, exactly: 0.333
-    is not 1/3. Everything else is math-verify's: surds, sets, intervals, algebra, and whatever tolerance it has there.
-
-    Limits: math-verify stops itself with SIGALRM, so this works in a main thread only, and a hostile answer
-    (`9^{9^{9^{9}}}`) costs up to `COMPARISON_SECONDS` or, inside one long operation of Python's integers, more.
+    Equal texts, integers, decimals and simple fractions are decided at once. Everything else is compared by math-verify
+    in a process that can be killed, so no answer can hang or fill this one. Works in any thread.
 
     Args:
         completion: the whole text that was sampled.
         gold: the right answer, or several of which one has to match; with or without `$...$` or `\\boxed{}`.
-        truncated: the completion was cut at the length limit: never correct, whatever it boxed on the way.
+        truncated: the completion was cut at the length limit: wrong, unless the policy says otherwise.
+        policy: where the answer stands and how strictly it is compared; None for the default.
+        deadline: wall seconds that the comparison may take.
 
     Returns:
         The verdict; an answer that cannot be compared is not correct, and says why.
     """
-    started = time.perf_counter()
-    extracted = last_boxed(completion)
-    status, reason = _judge(extracted, [gold] if isinstance(gold, str) else list(gold), truncated)
-    return Verdict(status == "correct", extracted, status, reason, time.perf_counter() - started)
+    limits = Limits(deadline, strikes=None, patience=None)
+    return grade_many([completion], [gold], [truncated], workers=1, policy=policy, limits=limits)[0]
 
 
 def grade_many(
-    completions: Sequence[str], golds: Sequence[str | Sequence[str]], truncated: Sequence[bool] | None = None
+    completions: Sequence[str],
+    golds: Sequence[GoldLike],
+    truncated: Sequence[bool] | None = None,
+    *,
+    workers: int | None = None,
+    policy: Policy | None = None,
+    limits: Limits | None = None,
 ) -> list[Verdict]:
-    """Grade each completion against its gold, one after the other, with the limits of `grade`.
+    """Grade each completion against its gold. Equal answers to equal golds are compared once.
+
+    Args:
+        completions: whole texts.
+        golds: one per completion, each as for `grade`.
+        truncated: which completions were cut; None for none.
+        workers: processes that compare at a time; None for one a usable core. No verdict depends on it.
+        policy: as for `grade`.
+        limits: of time, for one answer and for all; see `rlvr/rewards/breaker.py`.
+
+    Returns:
+        The verdicts, in order.
 
     Raises:
         ValueError: if the lengths differ.
     """
+    policy = policy or DEFAULT
     cut = [False] * len(completions) if truncated is None else truncated
-    rows = zip(completions, golds, cut, strict=True)
-    return [grade(completion, gold, truncated=was_cut) for completion, gold, was_cut in rows]
+    drafts = [_draft(*row, policy) for row in zip(completions, golds, cut, strict=True)]
+    tasks = list(dict.fromkeys(draft.task for draft in drafts if draft.task is not None))
+    outcomes = dict(zip(tasks, SHARED.compare(tasks, policy, workers=workers, limits=limits), strict=True))
+    for task, outcome in outcomes.items():
+        KNOWN.put((task, policy), outcome)
+    verdicts, paid = [], set()
+    for draft in drafts:
+        outcome, seconds = draft.outcome, draft.seconds
+        if draft.task is not None:
+            outcome = outcomes[draft.task]
+            seconds += 0.0 if draft.task in paid else outcome.seconds  # the first of equal rows took the time
+            paid.add(draft.task)
+        correct = outcome.status == "correct"
+        verdicts.append(Verdict(correct, draft.extracted, outcome.status, outcome.reason, seconds))
+    return verdicts
 
 
-def _judge(extracted: str | None, golds: list[str], truncated: bool) -> Outcome:
-    if truncated:
-        return "wrong", "truncated"
-    if extracted is None:
-        return "no_answer", ""
-    if not extracted:
-        return "unparseable", "the box is empty"
-    if not golds:
-        return "unparseable", "no gold answer was given"
-    worst: Outcome = ("wrong", "")
-    for gold in golds:
-        outcome = _compare(extracted, _bare(gold))
-        if outcome[0] == "correct":
-            return outcome
-        if outcome[0] != "wrong":
-            worst = outcome
-    return worst
+class _Draft:
+    """What is known about a row before workers are asked."""
+
+    __slots__ = ("extracted", "outcome", "seconds", "task")
+
+    def __init__(self, extracted: str | None, outcome: Outcome, task: Task | None, seconds: float) -> None:
+        self.extracted, self.outcome, self.task, self.seconds = extracted, outcome, task, seconds
 
 
-def _bare(gold: str) -> str:
-    """A gold answer without its box or its math marks."""
-    boxed = last_boxed(gold)
-    text = gold.strip() if boxed is None else boxed
-    for left, right in _MATH_MARKS:
-        inner = text[len(left) : len(text) - len(right)]
-        # `$5$ or $6$` is not one formula in marks.
-        if len(text) > len(left) + len(right) and text == left + inner + right and left not in inner:
-            return inner.strip()
-    return text
+def _draft(completion: str, gold: GoldLike, truncated: bool, policy: Policy) -> _Draft:
+    started = time.perf_counter()
+    found = extract(completion, policy)
+    outcome, task = Outcome("wrong", "truncated"), None
+    if not (truncated and policy.truncated_wrong):
+        outcome, task = _decide(found.text, found.status, found.reason, gold, policy)
+    return _Draft(found.text, outcome, task, time.perf_counter() - started)
 
 
-def _number(text: str) -> Decimal | Fraction | None:
-    """An integer, a decimal or a fraction of integers, exactly; None for anything else."""
-    if text.strip("+-") and _NUMBER.fullmatch(text):
-        return Decimal(text.replace(",", ""))  # takes any number of digits, which `int` refuses
-    fraction = _FRACTION.fullmatch(text)
-    if fraction is None:
-        return None
-    sign, *digits = fraction.groups()
-    top, bottom = (int(part) for part in digits if part is not None)
-    return Fraction(-top if sign == "-" else top, bottom) if bottom else None
-
-
-def _compare(extracted: str, gold: str) -> Outcome:
-    if not gold:
-        return "unparseable", "the gold answer is empty"
-    if extracted == gold:
-        return "correct", ""
-    mine, theirs = _number(extracted), _number(gold)
-    if mine is not None and theirs is not None:
-        return ("correct", "") if mine == theirs else ("wrong", "")
-    return _math_verify(extracted, gold)
-
-
-def _math_verify(extracted: str, gold: str) -> Outcome:
-    # Imported here: it loads sympy, a second that a run on plain numbers need not spend.
-    from math_verify import parse, verify
-    from math_verify.errors import TimeoutException
-
-    try:
-        limits = {"parsing_timeout": COMPARISON_SECONDS, "raise_on_error": True}
-        parsed_gold = parse(f"\\boxed{{{gold}}}", **limits)
-        parsed_answer = parse(f"\\boxed{{{extracted}}}", **limits)
-        if not parsed_gold or not parsed_answer:
-            return "unparseable", f"math-verify cannot read the {'answer' if parsed_gold else 'gold answer'}"
-        same = verify(parsed_gold, parsed_answer, timeout_seconds=COMPARISON_SECONDS, raise_on_error=True)
-    except TimeoutException:
-        return "timeout", f"math-verify took more than {COMPARISON_SECONDS} s"
-    except Exception as error:  # whatever sympy raises on a strange answer is that answer's verdict, not the run's end
-        return "crash", f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    return ("correct", "") if same else ("wrong", "")
+def _decide(text: str | None, status: str, reason: str, gold: GoldLike, policy: Policy) -> tuple[Outcome, Task | None]:
+    """The outcome where it is known here; else a task for a worker."""
+    if status or text is None:
+        return Outcome(status or "no_answer", reason), None
+    golds = gold_forms(gold)
+    decided = decide_fast(text, golds)
+    if decided is not None:
+        return Outcome(*decided), None
+    task = Task(text, golds)
+    known = KNOWN.get((task, policy))
+    return (Outcome("wrong"), task) if known is None else (Outcome(known.status, known.reason), None)

@@ -78,14 +78,12 @@ def test_a_truncated_completion_is_wrong_whatever_it_boxed() -> None:
     assert (verdict.status, verdict.reason, verdict.extracted) == ("wrong", "truncated", "15")
 
 
-def test_what_math_verify_raises_is_a_verdict() -> None:
-    # math-verify needs SIGALRM and so the main thread: elsewhere it raises, and that must not pass for a wrong answer.
+def test_algebra_in_a_thread() -> None:
     verdicts: list[Verdict] = []
-    thread = threading.Thread(target=lambda: verdicts.append(grade(r"\boxed{\sqrt{2}}", r"\sqrt{8}")))
+    thread = threading.Thread(target=lambda: verdicts.append(grade(r"\boxed{2\sqrt{2}}", r"\sqrt{8}")))
     thread.start()
     thread.join()
-    assert verdicts[0].status == "crash"
-    assert verdicts[0].reason
+    assert verdicts[0].status == "correct"
 
 
 def test_grade_many_keeps_the_order() -> None:
