@@ -94,11 +94,12 @@ class Nursery:
 
     Args:
         memory: bytes that a worker may grow to.
+        decide: the function that workers run, as `module:name`.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, decide: str) -> None:
         self.control, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "rlvr.rewards.worker", str(os.getpid()), str(memory)]
+        command = [sys.executable, "-P", "-m", "rlvr.rewards.worker", str(os.getpid()), str(memory), decide]
         with theirs:
             self.process = subprocess.Popen(
                 command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),

@@ -10,14 +10,14 @@ import select
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 
 from rlvr.errors import UserError
 from rlvr.rewards.breaker import Breaker, Limits
+from rlvr.rewards.cores import usable_cores
 from rlvr.rewards.nursery import Nursery, Worker
 from rlvr.rewards.policy import Policy
 from rlvr.rewards.protocol import Outcome, Task
@@ -25,25 +25,14 @@ from rlvr.rewards.protocol import Outcome, Task
 MEMORY = 1 << 30
 """Bytes a worker may grow to."""
 
-RETRIES = 2
-"""How often a task is given to another worker because its own died: nothing is lost where workers die by accident."""
+RETRIES = 5
+"""How often a task is given to another worker because its own died: nothing is lost where workers die by accident. Less
+often if the deaths took its deadline together."""
 
 START_SECONDS = 120.0
 _FAILED_STARTS = 5
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 _POOLS: "weakref.WeakSet[Pool]" = weakref.WeakSet()
-
-
-def usable_cores() -> int:
-    """Cores this process may keep busy: its affinity and container quota, shared with the machine's other ranks."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _QUOTA.read_text().split()
-        cores = cores if quota == "max" else min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 class Pool:
@@ -51,10 +40,12 @@ class Pool:
 
     Args:
         memory: bytes that a worker may grow to.
+        decide: the function that compares, as `module:name`: called with an answer, the forms of its gold and the
+            policy, and returning a status and a reason. Workers import it by themselves.
     """
 
-    def __init__(self, memory: int = MEMORY) -> None:
-        self.memory = memory
+    def __init__(self, memory: int = MEMORY, decide: str = "rlvr.rewards.equivalence:decide") -> None:
+        self.memory, self.decide = memory, decide
         self._reset()
         _POOLS.add(self)
 
@@ -105,7 +96,7 @@ class Pool:
     def hire(self) -> Worker | None:
         """One more worker, not ready yet; None if the nursery had ended, and a next call will start another."""
         if self._nursery is None:
-            self._nursery = Nursery(self.memory)
+            self._nursery = Nursery(self.memory, self.decide)
         worker = self._nursery.fork()
         if worker is None:
             self.failed_start()
@@ -131,7 +122,7 @@ class Pool:
         nursery, keeps_failing = self._nursery, self._failed_starts >= _FAILED_STARTS
         if nursery is None or (nursery.alive() and not keeps_failing):
             return
-        words = nursery.last_words() if keeps_failing and not nursery.alive() else ""
+        words = nursery.last_words() if keeps_failing else ""
         self._nursery, self._failed_starts = None, 0 if keeps_failing else self._failed_starts
         for worker in [worker for worker in self._workers if worker.pid is None]:
             self.drop(worker)  # it would have come from this nursery
@@ -182,7 +173,8 @@ class _Batch:
         self.policy = asdict(policy)
         self.fresh = deque(range(len(tasks)))
         self.again: deque[tuple[int, float]] = deque()  # whose worker died, with their limit
-        self.deaths = [0] * len(tasks)
+        self.deaths: Counter[int] = Counter()
+        self.spent: defaultdict[int, float] = defaultdict(float)  # seconds in workers that died
         self.limits: dict[int, float] = {}  # of the tasks at work
         self.started = time.monotonic()
 
@@ -261,9 +253,11 @@ class _Batch:
         """A worker ended by itself: its task goes to another, until it has killed too many."""
         index, started = worker.task, worker.pid is not None
         if index is not None:
+            limit = self.limits[index]
             self.deaths[index] += 1
-            if self.deaths[index] > RETRIES:
-                self._done(worker, Outcome("crash", f"the comparison ended {self.deaths[index]} workers"))
+            self.spent[index] += limit - (worker.expires - time.monotonic())
+            if self.deaths[index] > RETRIES or self.spent[index] > limit:
+                self._done(worker, Outcome("crash", "the comparison ended its process", self.spent[index]))
             else:
                 self.again.append((index, self.limits.pop(index)))
                 worker.task = None

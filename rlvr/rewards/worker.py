@@ -1,7 +1,7 @@
 """The processes that compare answers: one loads math-verify once, and forks workers that may hang or die.
 
-Started as `python -m rlvr.rewards.worker PARENT MEMORY` with a socket as standard input; see `nursery.py` for the
-other side. The nursery imports sympy (0.6 s), so a worker is ready in milliseconds and a killed one is soon replaced.
+Started as `python -m rlvr.rewards.worker PARENT MEMORY DECIDE` with a socket as standard input; see `nursery.py` for
+the other side. The nursery imports sympy (0.6 s), so that a worker is ready in milliseconds.
 A worker has no more than its socket: it may write no file, start no process, and grow to MEMORY bytes.
 
 Nobody is left behind: the nursery ends when its socket closes or its parent has gone, and takes its workers along. On
@@ -11,6 +11,7 @@ Linux the kernel ends them even if the nursery is killed; elsewhere their limit 
 import contextlib
 import ctypes
 import gc
+import importlib
 import math
 import os
 import resource
@@ -32,10 +33,10 @@ _REASON_CHARACTERS = 200
 Decide = Callable[[str, tuple[str, ...], Policy], tuple[str, str]]
 
 
-def _warm_up() -> Decide:
+def _warm_up(path: str) -> Decide:
     """Load everything that a comparison needs, by making one of each common kind."""
-    from rlvr.rewards.equivalence import decide
-
+    module, _, name = path.partition(":")
+    decide = getattr(importlib.import_module(module), name)
     for answer, gold in (("2x", r"\frac{4x}{2}"), (r"\{1,2\}", r"\{2,1\}"), ("(1,2]", "(1,2]"), (r"\sqrt{8}", "2.8")):
         with contextlib.suppress(Exception):  # the warm-up judges nothing
             decide(answer, (gold,), DEFAULT)
@@ -168,11 +169,11 @@ class Forker:
 
 def main(arguments: list[str]) -> int:
     """Load what comparisons need, then fork workers on demand."""
-    parent, memory = (int(text) for text in arguments)
+    parent, memory, path = int(arguments[0]), int(arguments[1]), arguments[2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=0)
     try:
-        decide = _warm_up()
+        decide = _warm_up(path)
     except Exception as error:  # told to the parent, who has somebody to tell
         with contextlib.suppress(OSError):
             control.sendall(f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:4000])
