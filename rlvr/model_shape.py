@@ -15,6 +15,9 @@ BYTES = {"float32": 4, "bfloat16": 2}
 ADAPTER_BYTES = 4
 """peft keeps adapters in float32, also on a base in bfloat16."""
 
+DAMAGED = (OSError, struct.error, ValueError, MemoryError, OverflowError, AttributeError, TypeError, KeyError)
+"""What reading the header of a damaged file may raise: any bytes may stand where its length and its JSON should."""
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -95,7 +98,16 @@ def _header(file: Path) -> dict[str, list[int]]:
         with file.open("rb") as stream:
             header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, struct.error, ValueError, MemoryError, OverflowError) as error:
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        MemoryError,
+        OverflowError,
+        AttributeError,
+        TypeError,
+        KeyError,
+    ) as error:
         raise UserError(
             f"{file} cannot be read as safetensors ({type(error).__name__}); expected the weights of a model: "
             "copy or download it again"

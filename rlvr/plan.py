@@ -171,6 +171,8 @@ def words(plan: Plan, config: RunConfig) -> list[str]:
     ]
     if config.objective.beta > 0:
         lines.append(f"KL to the reference, weight {config.objective.beta}, on {config.objective.kl_tokens} tokens")
+    if config.data.prompt_limit() is not None:
+        lines.append(f"passes are counted with prompts of more than {config.data.prompt_limit()} tokens still in")
     return lines
 
 
@@ -202,8 +204,8 @@ def show_plan(config: RunConfig, processes: int | None = None, prompt_tokens: in
     problems = config.data.train()
     shape = read_shape(model_path(config))
     if prompt_tokens is None:
-        longest = max(len(prompt_text(problem.prompt)) for problem in problems)
-        prompt_tokens = min(1 + longest // CHARACTERS_PER_TOKEN, config.data.prompt_limit() or longest)
+        guess = 1 + max(len(prompt_text(problem.prompt)) for problem in problems) // CHARACTERS_PER_TOKEN
+        prompt_tokens = min(guess, config.data.prompt_limit() or guess)
     plan = make_plan(config, sizes, shape, len({problem.prompt_id for problem in problems}), prompt_tokens)
     print(OmegaConf.to_yaml(OmegaConf.create(to_mapping(config))))
     memory = _memory_lines(plan, shape, prompt_tokens, config.rollouts.backend == "vllm")
