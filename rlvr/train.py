@@ -261,7 +261,8 @@ class Run:
             self.say(f"held-out accuracy at step {step}: {_percent(value)}")
 
     def _closing_table(self, summary: dict[str, Any]) -> None:
-        table = Table(title=f"{self.config.run.name}: {summary['steps']} steps in {summary['train_seconds']:.0f} s")
+        self.say(f"{self.config.run.name}: {summary['steps']} steps in {summary['train_seconds']:.0f} s")
+        table = Table()
         for heading in ("held-out accuracy", "before", "after"):
             table.add_column(heading, justify="left" if heading.startswith("held") else "right")
         table.add_row("sampled", _percent(summary["accuracy_before"]), _percent(summary["accuracy_after"]))
