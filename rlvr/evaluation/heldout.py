@@ -8,6 +8,7 @@ import torch
 
 from rlvr.data.base import Problem
 from rlvr.rewards.grade import grade_many
+from rlvr.rewards.policy import Policy
 from rlvr.rewards.verdict import Verdict
 
 
@@ -59,6 +60,7 @@ def sample_and_grade(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
+    policy: Policy | None = None,
 ) -> list[Answer]:
     """Sample one answer to each problem and grade it.
 
@@ -72,6 +74,7 @@ def sample_and_grade(
         temperature: of sampling; 0 for greedy.
         seed: of the sampling.
         batch_size: problems generated for at once.
+        policy: the rules of grading, as for the reward; None for the default.
 
     Returns:
         One answer per problem, in order.
@@ -86,7 +89,7 @@ def sample_and_grade(
                 answer
                 for start in range(0, len(problems), batch_size)
                 for answer in _batch(
-                    model, tokenizer, problems[start : start + batch_size], max_new_tokens, temperature
+                    model, tokenizer, problems[start : start + batch_size], max_new_tokens, temperature, policy
                 )
             ]
     finally:
@@ -94,7 +97,12 @@ def sample_and_grade(
 
 
 def _batch(
-    model: Any, tokenizer: Any, problems: Sequence[Problem], max_new_tokens: int, temperature: float
+    model: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    max_new_tokens: int,
+    temperature: float,
+    policy: Policy | None,
 ) -> list[Answer]:
     inputs = encode_prompts(tokenizer, problems).to(model.device)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
@@ -107,7 +115,7 @@ def _batch(
     rows = [_until_end(row, end_ids) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     truncated = [row[-1] not in end_ids for row in rows]
-    verdicts = grade_many(texts, [problem.gold for problem in problems], truncated)
+    verdicts = grade_many(texts, [problem.gold for problem in problems], truncated, policy=policy)
     return [
         Answer(problem, text, len(row), cut, verdict)
         for problem, text, row, cut, verdict in zip(problems, texts, rows, truncated, verdicts, strict=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlvr.rewards.base import Reward, Scored
+from rlvr.rewards.watch import verifier_metrics
 
 
 def completion_text(completion: Any) -> str:
@@ -37,7 +38,7 @@ class RewardFunction:
         log_metric: Callable[[str, float], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """The rewards of this rank's completions, before their weight; logs the share that was right."""
+        """The rewards of this rank's completions, before their weight; logs what the verdicts say."""
         batch = Scored(
             completions=[completion_text(completion) for completion in completions],
             golds=gold if gold is not None else [""] * len(completions),
@@ -48,5 +49,6 @@ class RewardFunction:
         values = self.reward(batch)
         verdicts = getattr(self.reward, "verdicts", None)
         if verdicts and log_metric is not None:
-            log_metric("accuracy", sum(verdict.correct for verdict in verdicts) / len(verdicts))
+            for key, value in verifier_metrics(verdicts).items():
+                log_metric(key, value)
         return values

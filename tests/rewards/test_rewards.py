@@ -42,7 +42,7 @@ def test_accuracy_refuses_to_pay_more_for_wrong_answers() -> None:
 
 
 def test_verdicts_are_no_setting() -> None:
-    assert repr(Accuracy()) == "Accuracy(weight=1.0, correct=1.0, wrong=0.0)"
+    assert "verdicts" not in repr(Accuracy())
 
 
 @pytest.mark.parametrize(
