@@ -1,27 +1,26 @@
 """Decide by algebra whether an answer is a gold answer. For a worker process: it may hang, or eat all memory."""
 
+from rlvr.rewards import screen
+from rlvr.rewards.algebra import Formulas
+from rlvr.rewards.judge import judge
 from rlvr.rewards.policy import Policy
 
 
 def decide(answer: str, golds: tuple[str, ...], policy: Policy) -> tuple[str, str]:
-    """The (status, reason) of an answer: `correct`, `wrong` or `unparseable`. No timeout of its own."""
-    worst = ("wrong", "")
+    """The (status, reason) of an answer: `correct`, `wrong` or `unparseable`. No timeout of its own.
+
+    Args:
+        answer: what was extracted.
+        golds: the accepted forms, of which one has to match.
+        policy: the rules; here the tolerance for decimals.
+    """
+    if not golds:
+        return "unparseable", screen.NO_GOLD
+    formulas = Formulas(policy)
+    outcomes = []
     for gold in golds:
-        outcome = _compare(answer, gold)
+        outcome = judge(answer, gold, formulas)
         if outcome[0] == "correct":
             return outcome
-        if outcome[0] != "wrong":
-            worst = outcome
-    return worst
-
-
-def _compare(answer: str, gold: str) -> tuple[str, str]:
-    # Imported here: it loads sympy, a second that a run on plain numbers need not spend.
-    from math_verify import parse, verify
-
-    parsed_gold = parse(f"\\boxed{{{gold}}}", parsing_timeout=None, raise_on_error=True)
-    parsed_answer = parse(f"\\boxed{{{answer}}}", parsing_timeout=None, raise_on_error=True)
-    if not parsed_gold or not parsed_answer:
-        return "unparseable", f"cannot read the {'answer' if parsed_gold else 'gold answer'}"
-    same = verify(parsed_gold, parsed_answer, timeout_seconds=None, raise_on_error=True)
-    return ("correct", "") if same else ("wrong", "")
+        outcomes.append(outcome)
+    return next((outcome for outcome in outcomes if outcome[1]), ("wrong", ""))

@@ -1,35 +1,40 @@
-"""Decide what needs no algebra: equal texts, integers, decimals, simple fractions. No sympy."""
+"""Decide what needs no algebra: equal texts, numbers, words, and lists of them. No sympy, no unbounded work."""
 
 import re
-from decimal import Decimal
-from fractions import Fraction
 
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?", re.ASCII)
-_FRACTION = re.compile(r"([+-]?)(?:\\[dt]?frac\{(\d{1,99})\}\{(\d{1,99})\}|(\d{1,99})/(\d{1,99}))", re.ASCII)
+from rlvr.rewards import screen
+from rlvr.rewards.formulas import ExactFormulas, Undecided
+from rlvr.rewards.judge import judge
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,400}")
+_FORMULAS = ExactFormulas()
 
 
 def decide_fast(answer: str, golds: tuple[str, ...]) -> tuple[str, str] | None:
     """The (status, reason) of an answer that can be compared without algebra; None if a worker has to decide."""
     if not golds:
-        return "unparseable", "no gold answer was given"
-    if answer in golds:
+        return "unparseable", screen.NO_GOLD
+    if answer in golds and answer:
         return "correct", ""
-    mine = _number(answer)
-    if mine is None:
-        return None
-    theirs = [_number(gold) for gold in golds]
-    if mine in theirs:
-        return "correct", ""
-    return None if None in theirs else ("wrong", "")
+    if _INTEGER.fullmatch(answer):
+        value = int(answer)
+        if all(_INTEGER.fullmatch(gold) for gold in golds):
+            return ("correct", "") if any(int(gold) == value for gold in golds) else ("wrong", "")
+    return _decide(answer, golds)
 
 
-def _number(text: str) -> Decimal | Fraction | None:
-    """An integer, a decimal or a fraction of integers, exactly; None for anything else."""
-    if text.strip("+-") and _NUMBER.fullmatch(text):
-        return Decimal(text.replace(",", ""))  # takes any number of digits, which `int` refuses
-    fraction = _FRACTION.fullmatch(text)
-    if fraction is None:
+def _decide(answer: str, golds: tuple[str, ...]) -> tuple[str, str] | None:
+    outcomes: list[tuple[str, str]] = []
+    open_questions = False
+    for gold in golds:
+        try:
+            outcome = judge(answer, gold, _FORMULAS)
+        except Undecided:
+            open_questions = True
+            continue
+        if outcome[0] == "correct":
+            return outcome
+        outcomes.append(outcome)
+    if open_questions:
         return None
-    sign, *digits = fraction.groups()
-    top, bottom = (int(part) for part in digits if part is not None)
-    return Fraction(-top if sign == "-" else top, bottom) if bottom else None
+    return next((outcome for outcome in outcomes if outcome[1]), ("wrong", ""))
