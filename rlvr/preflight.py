@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from rlvr.assets import base_policy_path
-from rlvr.config.algebra import BatchSizes
+from rlvr.config.algebra import BatchSizes, divisors
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.model_shape import ADAPTER_BYTES, BYTES, read_shape, weight_files
@@ -31,15 +31,24 @@ def check_launch(config: RunConfig) -> None:
         )
 
 
+ROWS_AT_MOST = 64
+"""Rows in a slice where `optimizer.micro_batch_rows` is not set: much for a long model, little for a short one."""
+
+
 def run_sizes(config: RunConfig, ranks: int = 1) -> BatchSizes:
     """The batch algebra of a configuration on so many processes.
 
     Raises:
         UserError: if the sizes do not divide.
     """
+    rollouts, optimizer = config.rollouts, config.optimizer
+    micro_batch_rows = optimizer.micro_batch_rows
+    if micro_batch_rows is None:
+        rows = rollouts.prompts * rollouts.num_generations // max(1, optimizer.updates_per_rollout * ranks)
+        micro_batch_rows = max((size for size in divisors(rows) if size <= ROWS_AT_MOST), default=1)
     return BatchSizes(
-        config.rollouts.prompts, config.rollouts.num_generations, config.optimizer.updates_per_rollout,
-        config.optimizer.num_iterations, config.optimizer.micro_batch_rows, ranks, config.optimizer.window,
+        rollouts.prompts, rollouts.num_generations, optimizer.updates_per_rollout, optimizer.num_iterations,
+        micro_batch_rows, ranks, optimizer.window,
     )  # fmt: skip
 
 
@@ -89,6 +98,6 @@ def check_space(config: RunConfig, model: str, folder: RunFolder, most: int | No
     free = shutil.disk_usage(parent).free + (reused if config.run.resume or config.run.overwrite else 0)
     if free < need:
         raise UserError(
-            f"{parent} has {free / 2**20:,.0f} MiB free, but the run needs about {need / 2**20:,.0f} MiB for its "
+            f"{parent} has {free >> 20:,} MiB free, but the run needs about {math.ceil(need / 2**20):,} MiB for its "
             "checkpoints; make room, set run.dir to a larger disk, raise run.save_steps, or set trl.save_total_limit=1"
         )

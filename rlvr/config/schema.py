@@ -187,7 +187,8 @@ class OptimizerSection:
         max_grad_norm: clip the global norm of the gradient; 0 for off.
         updates_per_rollout: W, optimizer steps a rollout batch is split into.
         num_iterations: how often a rollout batch is gone through.
-        micro_batch_rows: completions in one pass on one process: memory only.
+        micro_batch_rows: completions in one pass on one process: memory only. None for the largest whole share of at
+            most 64; long completions of a large model need far fewer, see `rlvr plan`.
         window: `group` or `row`: what goes round the W steps.
         sparse_head: run the LM head on the tokens that carry gradient only; false for comparison.
     """
@@ -199,7 +200,7 @@ class OptimizerSection:
     max_grad_norm: float = 1.0
     updates_per_rollout: int = 1
     num_iterations: int = 1
-    micro_batch_rows: int = 64
+    micro_batch_rows: int | None = None
     window: str = "group"
     sparse_head: bool = True
 

@@ -16,7 +16,7 @@ from tests.source import PACKAGE, ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHORT_RUN = (
-    "run.steps=2", "rollouts.prompts=4", "optimizer.micro_batch_rows=32", "evaluation.problems=8",
+    "run.steps=2", "rollouts.prompts=4", "evaluation.problems=8",
     "logging.progress=none",
 )  # fmt: skip
 DOOR = """

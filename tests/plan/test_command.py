@@ -134,6 +134,11 @@ def test_a_plan_that_cannot_be_is_one_line(arguments: str, refused: Callable[...
     assert REFUSED[arguments] in refused(*arguments.split())
 
 
+def test_slices_are_the_largest_whole_share_of_at_most_64_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "slices of 32 rows" in planned(capsys, "rollouts.prompts=4")[1]
+    assert "slices of 44 rows" in planned(capsys, "rollouts.prompts=33", "--processes", "3")[1]
+
+
 INCONSISTENT = {
     "optimizer.micro_batch_rows=48": r"optimizer.micro_batch_rows is 48.*set it to (\d+) or (\d+) or (\d+)",
     "optimizer.updates_per_rollout=3": r"does not divide into 3 updates.*set it to (\d+) or (\d+)",
