@@ -98,17 +98,7 @@ def _header(file: Path) -> dict[str, list[int]]:
         with file.open("rb") as stream:
             header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (
-        OSError,
-        struct.error,
-        ValueError,
-        MemoryError,
-        OverflowError,
-        AttributeError,
-        TypeError,
-        KeyError,
-    ) as error:
+    except DAMAGED:
         raise UserError(
-            f"{file} cannot be read as safetensors ({type(error).__name__}); expected the weights of a model: "
-            "copy or download it again"
+            f"{file} cannot be read as safetensors; expected the weights of a model: copy or download it again"
         ) from None

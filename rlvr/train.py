@@ -65,10 +65,10 @@ def read_problems(config: RunConfig, tokenizer: Any) -> tuple[list[Problem], lis
     Raises:
         UserError: if the data cannot be read, or no prompt is short enough.
     """
-    from rlvr.data.lengths import check_chats, filter_long
+    from rlvr.data.lengths import check_prompts, filter_long
 
     train, heldout = config.data.train(), config.data.heldout()[: config.evaluation.problems]
-    check_chats([*train, *heldout], tokenizer)
+    check_prompts([*train, *heldout], tokenizer)
     notes, limit = config.data.notes(), config.data.prompt_limit()
     if limit is not None:
         train, dropped = filter_long(train, tokenizer, limit)

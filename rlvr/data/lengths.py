@@ -56,15 +56,19 @@ def _rendered(chat: list[dict[str, str]], tokenizer: Any) -> str:
         ) from None
 
 
-def check_chats(problems: Sequence[Problem], tokenizer: Any) -> None:
-    """Refuse chats that the tokenizer cannot render, from the first one.
+def check_prompts(problems: Sequence[Problem], tokenizer: Any) -> None:
+    """Refuse prompts that the tokenizer cannot read, from the first text and the first chat.
 
     Raises:
-        UserError: if the tokenizer has no chat template, or its template refuses the chat.
+        UserError: if the tokenizer has no chat template, its template refuses the chat, or a prompt has no tokens.
     """
-    chat = next((problem.prompt for problem in problems if not isinstance(problem.prompt, str)), None)
-    if chat is not None:
-        _rendered(chat, tokenizer)
+    for chats in (False, True):
+        first = next((problem for problem in problems if isinstance(problem.prompt, list) == chats), None)
+        if first is not None and prompt_lengths([first], tokenizer) == [0]:
+            raise UserError(
+                f"the tokenizer finds no token in the prompt {str(first.prompt)[:60]!r}; expected the tokenizer of the "
+                "model: look at tokenizer_class in its tokenizer_config.json"
+            )
 
 
 def filter_long(problems: Sequence[Problem], tokenizer: Any, limit: int | None) -> tuple[list[Problem], int]:
