@@ -91,8 +91,8 @@ class _Reader:
         whole, top, bottom = left, right, None
         if right[0] == "div":
             _, top, bottom = right
-        elif left[0] == "num" and right[0] == "num":
-            if self.peek() != "/" or not self.tokens[start].isdigit():
+        elif left[0] == "num" and right[0] == "num" and self.tokens[start][0].isdigit():
+            if self.peek() != "/":
                 raise Unreadable("two numbers in a row")
             self.take()
             bottom = self.power()

@@ -42,6 +42,8 @@ _FONT = re.compile(
     r"\\(text|textbf|textrm|textit|textsf|texttt|textnormal|textup|mbox|hbox|emph|mathrm|mathbf|mathit|mathsf|mathtt"
     r"|mathnormal|boldsymbol|bm|pmb|operatorname\*?|mathcal|mathscr|rm|bf)\s*\{([^{}]*)\}"
 )
+_COUNTED = re.compile(r"([-+]?\d[\d.,/]*)\s*([a-zA-Z].*)")
+_LEAD = re.compile(r"^(?:\\text\{(?:the )?(?:final )?answer(?: is)?:?\}\s*:?|(?:np|math)\.(?=[a-z]))\s*", re.IGNORECASE)
 _MATH_FONTS = ("mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathnormal", "boldsymbol", "bm", "pmb", "rm", "bf")
 _WRAPPER = re.compile(r"\\(?:boxed|fbox|underline|mathbin|mathrel|textcolor\{[^{}]*\})\s*\{([^{}]*)\}")
 _RENAMED = {
@@ -83,7 +85,7 @@ def normalise(text: str) -> str:
     text = _COMMAND.sub(lambda found: _RENAMED.get(found[0], found[0]), text)
     text = _PRIMES.sub(lambda found: (found[1] or found[2]).replace(" ", ""), _DEGREES.sub(r"^{\\circ}", text))
     text = _SPACED.sub(_joined, _DOLLARS.sub(" ", text))
-    return _trimmed(" ".join(text.split()))
+    return _trimmed(_LEAD.sub("", " ".join(text.split())))
 
 
 def _ascii(text: str) -> str:
@@ -126,6 +128,9 @@ def _font(found: re.Match[str]) -> str:
         return f"\\{inner} " if inner.isalpha() else inner
     if not any(sign.isalpha() for sign in inner):
         return f" {inner} "
+    counted = _COUNTED.fullmatch(inner)
+    if counted:
+        return f" {counted[1]} \\text{{{counted[2]}}}"
     if name in _MATH_FONTS and (len(inner) == 1 or not inner[0].isalpha()):
         return f"{{{inner}}}" if len(inner) > 1 else f" {inner} "
     if name in ("mathcal", "mathscr"):
@@ -156,6 +161,7 @@ def _closes_last(text: str) -> bool:
 
 
 _AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+) (?=[a-zA-Z])")
+_SINGLE = re.compile(r"([\^_])([0-9a-zA-Z])(?![0-9.])")
 _BETWEEN_DIGITS = re.compile(r"(?<=\d) (?=\d)")
 
 
@@ -163,4 +169,4 @@ _BETWEEN_DIGITS = re.compile(r"(?<=\d) (?=\d)")
 def compact(text: str) -> str:
     """A normalised answer without the blanks that mean nothing, for the comparison of texts."""
     text = _BETWEEN_DIGITS.sub("\0", _AFTER_COMMAND.sub("\\1\0", text))
-    return text.replace(" ", "").replace("\0", " ")
+    return _SINGLE.sub(r"\1{\2}", text.replace(" ", "").replace("\0", " "))

@@ -15,16 +15,21 @@ NO_GOLD = "no gold answer was given"
 GOLD_UNREADABLE = "the gold answer cannot be read"
 
 _OPERATORS = re.compile(
-    r"(?<!_)(?<!_\{)(?:\\(sum|prod|i*int|oint|lim|gcd|lcm|max|min|sup|inf|det)(?![a-zA-Z])"
+    r"(?<!_)(?<!_\{)(?:\\(sum|prod|i*int|oint|lim|gcd|lcm|max|min|sup|inf|det|binom)(?![a-zA-Z])"
     r"|(?<![a-zA-Z\\])(gcd|lcm|max|min|sum|lim|det)(?=\s*[({_])|(?<=[\d)}a-zA-Z])\s*(!)(?!=))"
 )
+_COUNTING = {"!", "binom"}
+_LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
 _BIG_EXPONENT = re.compile(r"\^\s*\{?\s*[-+]?\s*\d{5,}")
 _TOWER = re.compile(r"\^\s*\{\s*[-+]?[^{}+]{1,12}\^\s*\{?\s*[-+]?[^{}+]{0,12}\^")
 
 
 def operators(text: str) -> set[str]:
-    """The operators of an answer that ask for work: sums, integrals, limits, greatest, factorials."""
-    return {next(part for part in found.groups() if part) for found in _OPERATORS.finditer(text)}
+    """The operators of an answer that ask for work: sums, integrals, limits, greatest; factorials of numbers."""
+    found = {next(part for part in match.groups() if part) for match in _OPERATORS.finditer(text)}
+    if found & _COUNTING:
+        found = (found - _COUNTING) | (set() if _LETTER.search(text) else {"!"})
+    return found
 
 
 def turned_away(answer: str, gold: str) -> str:
@@ -33,6 +38,7 @@ def turned_away(answer: str, gold: str) -> str:
         return TOO_BIG
     if _BIG_EXPONENT.search(answer) and not _BIG_EXPONENT.search(gold):
         return TOO_BIG
-    if operators(answer) - operators(gold):
+    allowed = operators(gold) | ({"!"} if "!" in gold or "\\binom" in gold else set())
+    if operators(answer) - allowed:
         return UNEVALUATED
     return ""

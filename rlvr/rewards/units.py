@@ -20,6 +20,7 @@ _NAMES = {
     "lb": "pound lbs", "oz": "ounce", "s": "second sec", "min": "minute mins", "h": "hour hr", "day": "day",
     "week": "week", "month": "month", "year": "year yr", "cent": "cent", "dollar": "dollar usd", "l": "liter litre",
     "ml": "milliliter", "mph": "mph", "degree": "degree deg", "radian": "radian rad", "percent": "percent pct",
+    "am": "AM am", "pm": "PM pm",
     "unit": "unit", "square unit": "", "": "ways way people square cubic point",
 }  # fmt: skip
 _ALIAS = {name: unit for unit, names in _NAMES.items() for name in names.split()}
@@ -112,6 +113,7 @@ _TEXT_TAIL = re.compile(r"(?:[\s/]|\\cdot(?![a-z]))*\\text\s*\{([^{}]*)\}\s*(\^\
 _WORD_TAIL = re.compile(r"(?<=[\d)}])\s*((?:[A-Za-z]+(?:/[A-Za-z]+)?\s*)+)(\^\s*(?:\{\s*\d\s*\}|\d))?$")
 _LETTER_TAIL = re.compile(r"(?<=[\d}])\s+(m|s|g|h|L|J|N|W|V|A|K|C|F|Hz)(\^\s*(?:\{\s*\d\s*\}|\d))?$")
 _DEGREE_TAIL = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{)?([CF])?\}?$")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _PERCENT_TAIL = re.compile(r"\s*\\%$")
 _HEDGE = re.compile(
     r"\b(?:or|and|not|maybe|perhaps|if|except|unless|either|mod|base|no|but|wrong)\b|\d|=", re.IGNORECASE
@@ -154,7 +156,7 @@ def quantity(text: str) -> Quantity:
         text, names, power = _bare(text)
     for pattern, unit in ((_PERCENT_TAIL, "%"), (_DEGREE_TAIL, "degree")):
         found = pattern.search(text)
-        if found and text[: found.start()].strip():
+        if found and text[: found.start()].strip() and not (unit == "degree" and _FUNCTION.search(text)):
             return Quantity(text[: found.start()].strip(), unit)
     unit, power = _canonical(" ".join(reversed(names)), power)
     return Quantity(text, unit, power)
