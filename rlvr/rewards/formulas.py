@@ -103,7 +103,7 @@ class ExactFormulas:
         theirs, ours = quantity(gold), quantity(mine)
         wanted, value = rational(theirs.value), rational(ours.value)
         if wanted is not None and value is None:
-            ours = Quantity(letter_unit(ours.value), ours.unit, ours.power)
+            ours = Quantity(quantity(letter_unit(ours.value)).value, ours.unit, ours.power)
             value = rational(ours.value)
         if wanted is None or value is None:
             return self.harder(theirs, ours)

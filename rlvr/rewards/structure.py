@@ -77,10 +77,10 @@ def _cuts(text: str) -> list[_Cut]:
 def _cut(piece: re.Match[str]) -> _Cut | None:
     start, end = piece.span()
     if piece["comma"]:
-        return _Cut("list", start, end, "," if piece["comma"] == "," else "and")
+        return _Cut("list", start, end, ",")
     if piece["joint"] or piece["word"] in ("and", "or"):
         joint = piece["joint"] or piece["word"]
-        return _Cut("list", start, end, "," if joint == "," else "and")
+        return _Cut("list", start, end, "," if joint in ",;" else "and")
     if piece["rel"] or piece["sign"]:
         return _Cut("relation", start, end, _RELATIONS.get(piece[0], piece[0].lstrip("\\")))
     if piece["cup"] or piece["word"] == "U":
@@ -169,7 +169,7 @@ def _bracketed(text: str) -> Node | None:
         else:
             continue
         node = shape(inner) if inner else Node("list", "")
-        if node.kind == "list" and (node.sign != "pm" or kind == "set"):
+        if node.kind == "list" and (node.sign in ("", ",") or kind == "set"):
             return Node(kind, text, node.items, sign)
         if kind == "set":
             return Node(kind, text, (node,), sign)

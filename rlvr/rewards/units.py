@@ -111,7 +111,13 @@ _BARE = frozenset(
 )
 _TEXT_TAIL = re.compile(r"(?:[\s/]|\\cdot(?![a-z]))*\\text\s*\{([^{}]*)\}\s*(\^\s*(?:\{\s*-?\d\s*\}|-?\d))?\s*\.?$")
 _WORD_TAIL = re.compile(r"(?<=[\d)}])\s*((?:[A-Za-z]+(?:/[A-Za-z]+)?\s*)+)(\^\s*(?:\{\s*\d\s*\}|\d))?$")
-_LETTER_TAIL = re.compile(r"(?<=[\d}])\s+(m|s|g|h|L|J|N|W|V|A|K|C|F|Hz)(\^\s*(?:\{\s*\d\s*\}|\d))?$")
+_LETTER_TAIL = re.compile(
+    r"(?<=[\d})])(?:(?:\s+|\s*/\s*|\s*\\cdot\s*)(?:\\mu\s*)?(?:[msghLJNWVAKCFTΩ]|kg|cm|km|nm|mm|mol|eV|Hz|Pa|erg|rad|\\AA)"
+    r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?)+$"
+)
+_FRACTION_TAIL = re.compile(
+    r"\s*\\frac\s*\{\s*\\text\{[^{}]*\}[^{}]{0,4}\}\s*\{\s*\\text\{[^{}]*\}\s*(?:\^\s*(?:\d|\{\d\}))?\s*\}$"
+)
 _DEGREE_TAIL = re.compile(r"\s*\^\{\\circ\}\s*(?:\\text\{)?([CF])?\}?$")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _PERCENT_TAIL = re.compile(r"\s*\\%$")
@@ -171,8 +177,8 @@ def _bare(text: str) -> tuple[str, list[str], int]:
 
 
 def letter_unit(text: str) -> str:
-    """A value without a one-letter unit after a blank, `5 m`; for golds that are plain numbers."""
-    return _LETTER_TAIL.sub("", text)
+    r"""A value without units in single letters or fractions, `5 m`, `5 m s^{-1}`; for golds that are plain numbers."""
+    return _LETTER_TAIL.sub("", _FRACTION_TAIL.sub("", text)).strip() or text
 
 
 def _without_remark(text: str) -> str:

@@ -38,6 +38,11 @@ CORRECTIONS = {
         ("12", r"12\,\mathrm{m/s}", True),
         (r"3\text{ m}", r"300\text{ cm}", True),
     ],
+    "units_in_letters": [
+        ("12", r"12\ \mathrm{m}", True),
+        ("4.5e33", r"4.5 \times 10^{33} \mathrm{erg} \, \mathrm{s}^{-1}", True),
+    ],
+    "units_in_fractions": [("12", r"12 \frac{\text{m}}{\text{s}^2}", True), ("12", "12m", False), ("m", "12 m", False)],
     "other_units": [(r"3\text{ m}", r"3\text{ cm}", False), (r"3\text{ m}^2", r"3\text{ m}", False)],
     "degrees": [(r"60^\circ", "60", True), (r"60^\circ", r"\frac{\pi}{3}", True), ("60", r"\frac{\pi}{3}", False)],
     "degrees_inside": [(r"\cos(60^\circ)", "0.5", True), (r"\frac{1}{2}", r"\cos 60^\circ", True)],
@@ -68,6 +73,11 @@ CORRECTIONS = {
     "imaginary_unit": [("2i", r"\sqrt{-4}", True), ("2i", r"-\sqrt{-4}", False)],
     "infinity": [(r"\infty", r"\text{Infinity}", True), (r"-\infty", r"\infty", False)],
     "sets": [(r"\{3,4\}", "4, 3", True), (r"\{3,4\}", "(3,4)", False), ("(3,4)", r"\{3,4\}", False)],
+    "tuples_of_alternatives": [
+        ("(3,4)", r"(3 \text{ or } 4)", False),
+        ("(3,4)", "3,4", True),
+        ("(3,4)", r"3 \text{ or } 4", False),
+    ],
     "assignments": [("9", "n=9", True), ("n=9", "9", True), ("n=9", "m=9", False), ("9", "9=n", True)],
     "equations": [("y=3x-1", "3x-1", True), ("y=3x-1", "3x-y=1", True), ("y=3x-1", "y=3x", False)],
     "bases": [("101_2", "101_{2}", True), ("101_2", "101_3", False), ("101_2", "101", False), ("101_2", "5", False)],
