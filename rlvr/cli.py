@@ -1,4 +1,4 @@
-"""The command line: `rlvr train`, `plan`, `report`, `doctor`. Errors a user can mend are one line and exit code 2."""
+"""The command line. Errors a user can mend are one line and exit code 2."""
 
 import argparse
 import logging
@@ -18,9 +18,33 @@ TRAIN_EXAMPLES = """examples:
 """
 
 
+GRADE_EXAMPLES = """examples:
+  rlvr grade outputs.jsonl                                 rows {"id", "completion", "gold", optional "task"}
+  rlvr grade outputs.parquet --gold-column answer          another column for the gold
+  rlvr grade outputs.jsonl --extract last_number           the last number instead of the last box
+"""
+
+
 def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, e.g. algorithm=dapo run.steps=200")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="config.yaml of a run to repeat")
+
+
+def _grade_options(commands: Any) -> None:
+    grade = commands.add_parser(
+        "grade", help="grade a file of completions", epilog=GRADE_EXAMPLES,
+        description="Grade each row of a JSON Lines or Parquet file. Goes on where an earlier start was stopped.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    grade.add_argument("file", type=Path, metavar="FILE", help="rows with a completion and a gold")
+    grade.add_argument("--output", type=Path, metavar="FILE", help="graded rows; FILE.graded.jsonl if not given")
+    for name in ("completion", "gold", "task"):
+        grade.add_argument(f"--{name}-column", metavar="NAME", help=f"where the {name} stands ({name})")
+    grade.add_argument("--workers", type=int, metavar="N", help="processes that compare; one a core if not given")
+    grade.add_argument("--extract", default="boxed", help="boxed, answer_line or last_number (boxed)")
+    grade.add_argument("--think", default="after", help="after, required or ignore (after)")
+    grade.add_argument("--tolerance", type=float, metavar="SHARE", help="a decimal this near stands for a value")
+    grade.add_argument("--overwrite", action="store_true", help="grade all rows anew")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     _settings(plan)
     plan.add_argument("--processes", type=int, default=None, metavar="N", help="processes the run would have")
     plan.add_argument("--prompt-tokens", type=int, metavar="N", help="prompt length for the memory estimate")
+    check = commands.add_parser("check", help="grade the golds of a data set against themselves, without a model")
+    _settings(check)
+    check.add_argument("--limit", type=float, default=0.01, metavar="SHARE", help="golds that may fail (0.01)")
+    _grade_options(commands)
     report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
     doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
@@ -67,6 +95,26 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    from rlvr.rewards.graded_table import show_checked
+
+    config = _config(arguments)
+    show_checked({"training": config.data.train(), "held out": config.data.heldout()}, config.reward, arguments.limit)
+    return 0
+
+
+def _grade(arguments: argparse.Namespace) -> int:
+    from rlvr.rewards.graded_table import show_graded
+    from rlvr.rewards.policy import Policy
+    from rlvr.rewards.rows import Columns
+
+    names = {name: getattr(arguments, f"{name}_column") for name in ("completion", "gold", "task")}
+    columns = Columns(**{k: name for k, name in names.items() if name}, task_required=bool(names["task"]))
+    policy = Policy(extract=arguments.extract, think=arguments.think, relative_tolerance=arguments.tolerance)
+    show_graded(arguments.file, arguments.output, columns, policy, arguments.workers, arguments.overwrite)
+    return 0
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from rlvr.report.page import build_report
 
@@ -82,7 +130,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-COMMANDS = {"train": _train, "plan": _plan, "report": _report, "doctor": _doctor}
+COMMANDS = {"train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "doctor": _doctor}
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

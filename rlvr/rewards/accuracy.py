@@ -1,12 +1,13 @@
 """Pay for a right answer, and nothing else: the verifiable reward."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rlvr.errors import UserError
 from rlvr.registry import variant
 from rlvr.rewards.base import Reward, Scored
 from rlvr.rewards.grade import grade_many
-from rlvr.rewards.policy import Policy
+from rlvr.rewards.policy import DEFAULT, Policy
 from rlvr.rewards.verdict import Verdict
 
 
@@ -56,3 +57,8 @@ class Accuracy(Reward):
             batch.completions, batch.golds, batch.truncated, workers=self.workers, policy=self.policy()
         )
         return [self.correct if verdict.correct else self.wrong for verdict in self.verdicts]
+
+
+def grading_policy(rewards: Iterable[Reward]) -> Policy:
+    """The rules of grading of the first reward that grades; the default where none does."""
+    return next((reward.policy() for reward in rewards if isinstance(reward, Accuracy)), DEFAULT)
