@@ -27,7 +27,7 @@ COLUMNS = {
     "status", "truncated", "token_ids", "entropies", "logprobs", "kept", "advantages",
 }  # fmt: skip
 PER_TOKEN = ("token_ids", "entropies", "logprobs", "kept", "advantages")
-TIMES = ("seconds", "step_time")
+TIMES = ("seconds", "step_time", "verifier/seconds")
 
 
 def settings(folder: Path, *more: str) -> list[str]:
