@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -21,6 +22,8 @@ _POINTS = {"near": 5, "wide": 20, "whole": 30}
 """How many points are tried: fractions around 1, fractions up to 100, and whole numbers."""
 
 _INTEGER_FUNCTIONS = ("floor", "ceil", "factorial", "binom")
+_LOG_10 = re.compile(r"\\log\s*_\s*\{?\s*10")
+_LOG = re.compile(r"\\log(?![a-z])(?!\s*_)")
 _SPARE = 12
 """Digits that rounding may cost."""
 
@@ -97,10 +100,10 @@ class Formulas(ExactFormulas):
 
     def harder(self, gold: Quantity, mine: Quantity) -> bool:
         """Two formulas of which one is not rational."""
-        wanted, tree = parsed(gold.value), parsed(mine.value)
+        text = _LOG.sub(r"\\log_{10}", mine.value) if _LOG_10.search(gold.value) else mine.value
+        wanted, tree = parsed(gold.value), parsed(text)
         if wanted is None or tree is None:
             return _ask_math_verify(gold.value, mine.value, wanted is None, tree is None)
-        self.worked_out(gold.value, mine.value)
         for factor in scales(gold, mine):
             scaled = tree if factor == 1 else ("mul", tree, ("num", str(factor.numerator)))
             if factor.denominator != 1:

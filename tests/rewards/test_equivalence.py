@@ -95,6 +95,11 @@ CORRECTIONS = {
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1 & 2\end{pmatrix}", False),
     ],
     "letters_keep_their_names": [("3a+1", "3b+1", False), ("x_1", "x_2", False)],
+    "logarithms": [(r"\log_{10} 7", r"\log 7", True), (r"\ln 7", r"\log 7", True), (r"\log_2 7", r"\log 7", False)],
+    "products_with_roots": [
+        (r"5 \sqrt[3]{4}", r"5 \cdot 2^{2/3}", True),
+        (r"5 \sqrt[3]{4}", r"5 \cdot 4^{2/3}", False),
+    ],
     "functions_at_a_point": [("f(0)e^{-t}", "-f(0)e^{-t}", False), ("f(0)e^{-t}", r"\frac{f(0)}{e^t}", True)],
 }
 
