@@ -1,4 +1,7 @@
-"""Compare formulas by their values, to many digits and at many points. For a worker process: bounded, not instant."""
+"""Compare formulas by their values, to many digits and at many points. For a worker process: bounded, not instant.
+
+Loads math-verify, and so sympy, at once: a worker forked later must not spend its deadline on that.
+"""
 
 import logging
 import random
@@ -8,6 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from math_verify import LatexExtractionConfig, parse, verify
 from mpmath.ctx_mp import MPContext
 
 from rlvr.rewards import screen
@@ -17,6 +21,8 @@ from rlvr.rewards.formulas import ExactFormulas, half_unit, parsed, scales
 from rlvr.rewards.policy import Policy
 from rlvr.rewards.units import Quantity
 from rlvr.rewards.values import TooBig, Undefined, Value, evaluate, real
+
+logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no deadline: the pool has one
 
 _POINTS = {"near": 5, "wide": 20, "whole": 30}
 """How many points are tried: fractions around 1, fractions up to 100, and whole numbers."""
@@ -189,10 +195,6 @@ def _ask_math_verify(gold: str, mine: str, gold_unread: bool, mine_unread: bool)
     """What this grammar cannot read, math-verify may: integrals, sets of points, unusual commands."""
     if "\\text" in mine + gold or any(sign in mine for sign in "\"'`;?#@&~=") or not mine.isascii():
         raise Wrong(screen.UNREADABLE if mine_unread else screen.GOLD_UNREADABLE)
-    # Imported here: it loads sympy, a second that a run on plain numbers need not spend.
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no deadline: the pool has one
     config = (LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False),)
     trees = [
         parse(f"\\boxed{{{text}}}", extraction_config=config, parsing_timeout=None, fallback_mode="no_fallback")
