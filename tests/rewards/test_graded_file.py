@@ -197,7 +197,7 @@ def test_a_killed_command_is_resumed(tmp_path: Path) -> None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    first = len(read(output))
+    first = output.read_bytes().count(b"\n")  # the last line may be torn
     write(path, read(path)[: first + 500])
     tally = grade_file(path)
     assert tally.resumed == first >= graded_file.CHUNK_ROWS
