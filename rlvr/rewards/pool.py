@@ -99,7 +99,7 @@ class Pool:
             self._nursery = Nursery(self.memory, self.decide)
         worker = self._nursery.fork()
         if worker is None:
-            self.failed_start()
+            self.failed_start(ended=True)
         else:
             self._workers.append(worker)
         return worker
@@ -112,15 +112,18 @@ class Pool:
         else:
             self._nursery.kill(worker)
 
-    def failed_start(self) -> None:
+    def failed_start(self, ended: bool = False) -> None:
         """A worker or its nursery ended before it was ready: start anew, unless that happens again and again.
+
+        Args:
+            ended: the nursery takes no more orders.
 
         Raises:
             RuntimeError: with what the nursery said.
         """
         self._failed_starts += 1
         nursery, keeps_failing = self._nursery, self._failed_starts >= _FAILED_STARTS
-        if nursery is None or (nursery.alive() and not keeps_failing):
+        if nursery is None or (not ended and nursery.alive() and not keeps_failing):
             return
         words = nursery.last_words() if keeps_failing else ""
         self._nursery, self._failed_starts = None, 0 if keeps_failing else self._failed_starts

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from rlvr.rewards.grade import grade, grade_many
+from rlvr.rewards.policy import Policy
 from rlvr.rewards.verdict import Verdict
 
 
@@ -44,9 +45,10 @@ def test_correct_or_not(answer: str, gold: str, correct: bool) -> None:
 
 
 def test_more_digits_than_python_reads_as_an_integer() -> None:
-    many = "1" * 10_000
-    assert grade(f"\\boxed{{{many}.0}}", many).correct
-    assert not grade(f"\\boxed{{{many}}}", many[:-1] + "2").correct
+    many, policy = "1" * 10_000, Policy(longest=20_000)
+    assert grade(f"\\boxed{{{many}}}", many, policy=policy).correct
+    assert not grade(f"\\boxed{{{many}}}", many[:-1] + "2", policy=policy).correct
+    assert grade(f"\\boxed{{{many[:300]}.0}}", many[:300]).correct
 
 
 def test_any_of_several_golds() -> None:

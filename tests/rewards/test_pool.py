@@ -16,8 +16,8 @@ from rlvr.errors import UserError
 from rlvr.rewards import cores
 from rlvr.rewards import pool as pool_module
 from rlvr.rewards.breaker import Limits
-from rlvr.rewards.policy import DEFAULT
 from rlvr.rewards.cores import usable_cores
+from rlvr.rewards.policy import DEFAULT
 from rlvr.rewards.pool import Pool
 from rlvr.rewards.protocol import Outcome, Task, pack, unpack
 from tests.ranks import run_ranks
@@ -174,14 +174,14 @@ def test_an_interpreter_that_does_not_start_is_an_error(monkeypatch: pytest.Monk
         pool.compare(algebra(1), DEFAULT)
 
 
-def test_workers_killed_at_random_lose_nothing(shared: Pool) -> None:
+def test_workers_killed_at_random_lose_nothing(hostile: Pool) -> None:
     stop, kills = threading.Event(), {"worker": 0, "nursery": 0}
     chance = random.Random(0)
 
     def kill() -> None:
         began = time.monotonic()
         while not stop.wait(0.15):
-            nursery, *workers = shared.processes() or [0]
+            nursery, *workers = hostile.processes() or [0]
             if workers:
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 kills["worker"] += 1
@@ -189,15 +189,15 @@ def test_workers_killed_at_random_lose_nothing(shared: Pool) -> None:
                 os.kill(nursery, signal.SIGKILL)
                 kills["nursery"] += 1
 
-    shared.compare(algebra(1), DEFAULT)
+    hostile.compare(do("fine"), DEFAULT)
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        outcomes = shared.compare(algebra(200), DEFAULT, workers=2, limits=PATIENT)
+        outcomes = hostile.compare(do(*["milliseconds 25"] * 150), DEFAULT, workers=2, limits=PATIENT)
     finally:
         stop.set()
         killer.join()
-    assert statuses(outcomes) == expected(200)
+    assert statuses(outcomes) == ["correct"] * 150
     assert kills["worker"] > 2
     assert kills["nursery"] == 1
 
@@ -273,7 +273,7 @@ thread.start()
 thread.join()
 before = SHARED.processes()
 assert SHARED.compare([Task("fine", ("z",))], DEFAULT, workers=2)[0].status == "correct"
-assert SHARED.processes() == before
+assert set(before) <= set(SHARED.processes())
 print(*before, flush=True)
 if "end" not in sys.argv:
     SHARED.compare([Task("power", ("x",))], DEFAULT, workers=1, limits=Limits(600))
