@@ -24,8 +24,8 @@ from rlvr.rewards.values import TooBig, Undefined, Value, evaluate, real
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no deadline: the pool has one
 
-_POINTS = {"near": 5, "wide": 20, "whole": 30}
-"""How many points are tried: fractions around 1, fractions up to 100, and whole numbers."""
+_POINTS = {"near": 5, "negative": 5, "wide": 20, "whole": 30}
+"""How many points are tried: fractions around 1, around -1, fractions up to 100, and whole numbers."""
 
 _INTEGER_FUNCTIONS = ("floor", "ceil", "factorial", "binom")
 _LOG_10 = re.compile(r"\\log\s*_\s*\{?\s*10")
@@ -61,7 +61,7 @@ def _letter_value(name: str, point: int, where: str) -> Fraction:
         random.Random(name).shuffle(order)
         return Fraction(order[point])
     value = Fraction(random.Random(f"{name}/{point}").randint(3000, 25000), 10007)
-    return value * 40 if where == "wide" else value
+    return value * {"wide": 40, "negative": -1}.get(where, 1)
 
 
 def context(*trees: Tree) -> Any:
@@ -184,11 +184,17 @@ def _same_function(wanted: Tree, tree: Tree) -> bool:
     mp = context(wanted, tree)
     theirs, ours = (functions(side).intersection(_INTEGER_FUNCTIONS) for side in (wanted, tree))
     places = ["wide" if {"floor", "ceil"} & (theirs | ours) else "near"] + (["whole"] if theirs and ours else [])
-    for where in places:
-        pairs = list(values((wanted, tree), where, mp))
-        if len(pairs) > 1 and all(equal(one, other, mp) for one, other in pairs):
-            return True
-    return False
+    if not any(_agree(wanted, tree, where, mp) for where in places):
+        return False
+    # Letters count as positive, as in most answers; but |x| is there to say that x need not be.
+    one_sided = ("abs" in functions(wanted)) != ("abs" in functions(tree))
+    return not one_sided or _agree(wanted, tree, "negative", mp)
+
+
+def _agree(wanted: Tree, tree: Tree, where: str, mp: Any) -> bool:
+    """Whether two formulas have the same value wherever both have one, at two points at least."""
+    pairs = list(values((wanted, tree), where, mp))
+    return len(pairs) > 1 and all(equal(one, other, mp) for one, other in pairs)
 
 
 def _ask_math_verify(gold: str, mine: str, gold_unread: bool, mine_unread: bool) -> bool:
