@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.rewards import cores
-from rlvr.rewards import pool as pool_module
+from rlvr.rewards import batch, cores
 from rlvr.rewards.breaker import Limits
 from rlvr.rewards.cores import usable_cores
 from rlvr.rewards.policy import DEFAULT
@@ -221,7 +220,7 @@ def test_an_interrupted_batch_leaves_no_answer_for_the_next(hostile: Pool, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pool_module._Batch, "_expire", interrupt)
+        patch.setattr(batch.Batch, "_expire", interrupt)
         with pytest.raises(KeyboardInterrupt):
             hostile.compare(do("sleep", "sleep"), DEFAULT, workers=2)
     assert statuses(hostile.compare(do("fine", "fine", "fine"), DEFAULT, workers=2)) == ["correct"] * 3
