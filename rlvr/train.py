@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,8 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, console: Console) -> None:
+        from rlvr.rewards.accuracy import grading_policy
+        from rlvr.rewards.preflight import preflight
         from rlvr.trainer.algorithm import Algorithm
         from rlvr.trainer.arguments import trl_arguments
         from rlvr.trainer.batch import launched_ranks
@@ -139,6 +141,9 @@ class Run:
         self.model_path = model_path(config)
         self.tokenizer = load_tokenizer(self.model_path, config.model)
         self.problems, self.heldout, self.notes = read_problems(config, self.tokenizer)
+        self.grading = grading_policy(config.reward.values())
+        if is_main_process():
+            preflight([*self.problems, *self.heldout], self.grading)
         _name_run(config, self.ranks)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
         self.checkpoint = self._checkpoint()
@@ -171,7 +176,7 @@ class Run:
         if is_main_process():
             self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
             write_config(self.config, self.folder.config)
-        with _log_to(self.folder.log):
+        with _log_to(self.folder.log) if is_main_process() else nullcontext():
             self.trainer = self._trainer_or_nothing()
             return self._execute()
 
@@ -250,7 +255,7 @@ class Run:
                 policy, self.trainer.processing_class, self.heldout,
                 config.evaluation.max_completion_length or config.rollouts.max_completion_length,
                 config.rollouts.temperature if temperature is None else temperature, config.run.seed,
-                config.evaluation.batch_size,
+                config.evaluation.batch_size, policy=self.grading,
             )  # fmt: skip
         return accuracy(answers)
 

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from rlvr.rewards import extract, screen
 from rlvr.rewards.verdict import Verdict
 
-_EQUATIONS = ("a chain of equations", "an equation that is no assignment")
-_TOO_BIG = ("too large to work out", "nested too deep")
+_EQUATIONS = (screen.CHAIN, screen.EQUATION)
+_TOO_BIG = (screen.TOO_BIG, screen.TOO_DEEP)
 
 
 def verifier_metrics(verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -22,11 +23,11 @@ def verifier_metrics(verdicts: Sequence[Verdict]) -> dict[str, float]:
         "verifier/no_answer": status["no_answer"] / count,
         "verifier/unparseable": status["unparseable"] / count,
         "verifier/seconds_p99": seconds[-(-99 * len(seconds) // 100) - 1],
-        "verifier/reject/several": reason["several answers where one is expected"] / count,
+        "verifier/reject/several": reason[screen.SEVERAL] / count,
         "verifier/reject/equations": sum(reason[text] for text in _EQUATIONS) / count,
-        "verifier/reject/not_worked_out": reason["not worked out"] / count,
+        "verifier/reject/not_worked_out": reason[screen.UNEVALUATED] / count,
         "verifier/reject/too_big": sum(reason[text] for text in _TOO_BIG) / count,
-        "verifier/reject/too_long": reason["too long"] / count,
-        "verifier/reject/control": reason["control characters"] / count,
+        "verifier/reject/too_long": reason[extract.TOO_LONG] / count,
+        "verifier/reject/control": reason[extract.CONTROL] / count,
     }  # fmt: skip
     return metrics
