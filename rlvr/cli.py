@@ -1,6 +1,7 @@
 """The command line. Errors a user can mend are one line and exit code 2."""
 
 import argparse
+import importlib.metadata
 import logging
 import os
 import sys
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rlvr", description="Reinforcement learning with verifiable rewards, on the tokens that matter."
     )
+    parser.add_argument("--version", action="version", version=f"rlvr {importlib.metadata.version('rlvr')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser(
         "train", help="train a policy", description="Train a policy. Settings are KEY=VALUE in Hydra's grammar.",

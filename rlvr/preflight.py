@@ -1,12 +1,15 @@
 """What is settled before a run writes a file: its sizes, its model, and whether there is room for it."""
 
 import math
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rlvr.assets import base_policy_path
 from rlvr.config.algebra import BatchSizes, divisors
-from rlvr.config.schema import RunConfig
+from rlvr.config.schema import ModelSection, RunConfig
+from rlvr.data.base import Problem
 from rlvr.errors import UserError
 from rlvr.model_shape import ADAPTER_BYTES, BYTES, read_shape, weight_files
 from rlvr.run_folder import RunFolder, nearest_existing
@@ -64,7 +67,30 @@ def model_path(config: RunConfig) -> str:
     looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
     if looks_local and not Path(given).expanduser().is_dir():
         raise UserError(f"model.path={given} is not a folder; expected one that from_pretrained loads, or a hub id")
-    return str(Path(given).expanduser()) if Path(given).expanduser().is_dir() else given
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        return given
+    newest = RunFolder(folder).newest_checkpoint()
+    if newest is not None and not (folder / "config.json").exists():
+        raise UserError(f"model.path={given} is a run folder; its newest trained model is model.path={newest}")
+    return str(folder)
+
+
+def check_tracking(config: RunConfig) -> None:
+    """Refuse to report to Weights & Biases without an account, instead of failing after the model was loaded.
+
+    Raises:
+        UserError: if there is no key and no offline mode.
+    """
+    if "wandb" not in config.logging.report_to or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    known = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="replace"))
+    if not known:
+        raise UserError(
+            "logging.report_to has wandb, but nobody is logged in; run `wandb login`, set WANDB_API_KEY, or keep the "
+            "run here with WANDB_MODE=offline"
+        )
 
 
 def needed_bytes(config: RunConfig, model: str, most: int | None = None) -> int:
@@ -101,3 +127,68 @@ def check_space(config: RunConfig, model: str, folder: RunFolder, most: int | No
             f"{parent} has {free >> 20:,} MiB free, but the run needs about {math.ceil(need / 2**20):,} MiB for its "
             "checkpoints; make room, set run.dir to a larger disk, raise run.save_steps, or set trl.save_total_limit=1"
         )
+
+
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+def load_tokenizer(path: str, model: ModelSection) -> tuple[Any, int | None]:
+    """The policy's tokenizer and the longest text it can read, in tokens (None where its configuration does not say).
+
+    What cannot be trained is refused here, before it is loaded.
+
+    Raises:
+        UserError: if there is no model, or one whose loss would be wrong.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from rlvr.trainer.arguments import check_model_config
+
+    try:
+        source = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
+        config = AutoConfig.from_pretrained(path, **source)
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.path={path} cannot be loaded; expected a folder or a hub id ({reason})") from None
+    check_model_config(config)
+    names = config.architectures or []
+    if not any(part in name for name in names for part in LANGUAGE_MODELS):
+        raise UserError(
+            f"model.path={path} has architectures={names}; expected a causal language model, e.g. Qwen3ForCausalLM"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of model.path={path} has no end-of-text token; set eos_token in its configuration"
+        )
+    return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def read_problems(
+    config: RunConfig, tokenizer: Any, positions: int | None = None
+) -> tuple[list[Problem], list[Problem], list[str]]:
+    """Problems to train on, problems held out, and what people should know about how they were read.
+
+    Raises:
+        UserError: if the data cannot be read, or no prompt is short enough.
+    """
+    from rlvr.data.lengths import check_prompts, filter_long
+
+    train, heldout = config.data.train(), config.data.heldout()[: config.evaluation.problems]
+    longest = check_prompts([*train, *heldout], tokenizer)
+    if positions is not None and longest + config.rollouts.max_completion_length > positions:
+        raise UserError(
+            f"rollouts.max_completion_length is {config.rollouts.max_completion_length} after a prompt of {longest} "
+            f"tokens, but the model reads {positions} tokens at most; expected at most {max(positions - longest, 0)}"
+        )
+    notes, limit = config.data.notes(), config.data.prompt_limit()
+    if limit is not None:
+        train, dropped = filter_long(train, tokenizer, limit)
+        heldout, dropped_heldout = filter_long(heldout, tokenizer, limit)
+        notes = [
+            *notes,
+            f"{dropped} training and {dropped_heldout} held-out prompts of more than {limit} tokens left out",
+        ]
+    if not train:
+        raise UserError("no training prompt is left; raise data.max_prompt_tokens or look at the data")
+    return train, heldout, notes

@@ -14,72 +14,27 @@ from rich.table import Table
 from safetensors import SafetensorError
 
 from rlvr.config.compose import write_config
-from rlvr.config.schema import ModelSection, RunConfig
+from rlvr.config.schema import RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
-from rlvr.preflight import check_launch, check_space, model_path, run_sizes
+from rlvr.preflight import (
+    check_launch,
+    check_space,
+    check_tracking,
+    load_tokenizer,
+    model_path,
+    read_problems,
+    run_sizes,
+)
+from rlvr.resume import checkpoint_to_resume
 from rlvr.run_folder import RunFolder
 
 LOG = logging.getLogger("rlvr")
-LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-
-
-def load_tokenizer(path: str, model: ModelSection) -> Any:
-    """The policy's tokenizer, after a look at its configuration: what cannot be trained is refused before it is loaded.
-
-    Raises:
-        UserError: if there is no model, or one whose loss would be wrong.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    from rlvr.trainer.arguments import check_model_config
-
-    try:
-        source = {"revision": model.revision or "main", "trust_remote_code": model.trust_remote_code}
-        config = AutoConfig.from_pretrained(path, **source)
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"model.path={path} cannot be loaded; expected a folder or a hub id ({reason})") from None
-    check_model_config(config)
-    names = config.architectures or []
-    if not any(part in name for name in names for part in LANGUAGE_MODELS):
-        raise UserError(
-            f"model.path={path} has architectures={names}; expected a causal language model, e.g. Qwen3ForCausalLM"
-        )
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"the tokenizer of model.path={path} has no end-of-text token; set eos_token in its configuration"
-        )
-    return tokenizer
 
 
 def is_main_process() -> bool:
     """Whether this process speaks and writes for the job."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def read_problems(config: RunConfig, tokenizer: Any) -> tuple[list[Problem], list[Problem], list[str]]:
-    """Problems to train on, problems held out, and what people should know about how they were read.
-
-    Raises:
-        UserError: if the data cannot be read, or no prompt is short enough.
-    """
-    from rlvr.data.lengths import check_prompts, filter_long
-
-    train, heldout = config.data.train(), config.data.heldout()[: config.evaluation.problems]
-    check_prompts([*train, *heldout], tokenizer)
-    notes, limit = config.data.notes(), config.data.prompt_limit()
-    if limit is not None:
-        train, dropped = filter_long(train, tokenizer, limit)
-        heldout, dropped_heldout = filter_long(heldout, tokenizer, limit)
-        notes = [
-            *notes,
-            f"{dropped} training and {dropped_heldout} held-out prompts of more than {limit} tokens left out",
-        ]
-    if not train:
-        raise UserError("no training prompt is left; raise data.max_prompt_tokens or look at the data")
-    return train, heldout, notes
 
 
 def prompt_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
@@ -89,11 +44,16 @@ def prompt_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
 
 def _name_run(config: RunConfig, ranks: int) -> None:
     if config.run.name is None:
+        if config.run.resume:
+            raise UserError("run.resume=true without run.name; say which run goes on, e.g. run.name=x for runs/x")
         if ranks > 1:
             raise UserError(
                 f"run.name is not set on {ranks} processes, which would each choose their own; set run.name"
             )
-        config.run.name = f"{config.run.algorithm or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+        what = [config.run.algorithm or "run"]
+        if config.selection.name not in ("top_entropy", "all"):  # a control arm must not look like the method
+            what.append(f"{config.selection.name}-{config.selection.keep:g}")
+        config.run.name = "-".join([*what, f"{datetime.now():%Y%m%d-%H%M%S}"])
 
 
 @contextmanager
@@ -134,35 +94,24 @@ class Run:
         from rlvr.trainer.batch import launched_ranks
 
         check_launch(config)
+        check_tracking(config)
         self.config, self.console = config, console
         self.ranks = launched_ranks()
         self.sizes = run_sizes(config, self.ranks)
         self.algorithm = Algorithm(config.advantage, config.selection, config.objective)
         self.model_path = model_path(config)
-        self.tokenizer = load_tokenizer(self.model_path, config.model)
-        self.problems, self.heldout, self.notes = read_problems(config, self.tokenizer)
+        self.tokenizer, positions = load_tokenizer(self.model_path, config.model)
+        self.problems, self.heldout, self.notes = read_problems(config, self.tokenizer, positions)
         self.grading = grading_policy(config.reward.values())
         if is_main_process():
             preflight([*self.problems, *self.heldout], self.grading)
         _name_run(config, self.ranks)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
-        self.checkpoint = self._checkpoint()
+        self.checkpoint = checkpoint_to_resume(config, self.folder)
         self.args = trl_arguments(config, self.sizes, str(self.folder.checkpoints))
         check_space(config, self.model_path, self.folder, self.args.save_total_limit)
         self.history: list[tuple[int, float]] = []
         self.trainer: Any = None
-
-    def _checkpoint(self) -> Path | None:
-        """The checkpoint to go on from; None starts anew."""
-        if not self.config.run.resume:
-            return None
-        found = self.folder.newest_checkpoint()
-        if found is None:
-            raise UserError(
-                f"run.resume=true, but {self.folder.checkpoints} holds no complete checkpoint; start anew without it, "
-                "or with run.overwrite=true where the folder is not empty"
-            )
-        return found
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line for people, on the terminal and in `log.txt`."""
@@ -196,7 +145,10 @@ class Run:
         for note in self.notes:
             self.say(note)
         before = self._measure(), self._measure(temperature=0.0)
-        self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
+        if self.checkpoint is not None:
+            self.say(f"going on from {self.checkpoint}")
+        if self.heldout:
+            self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
         started = time.perf_counter()
         self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         seconds = time.perf_counter() - started
@@ -239,6 +191,8 @@ class Run:
             peft_config=lora_config(config),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        # TRL's card would call the policy a fine-tuned version of None; `config.yaml` and `report.html` say what it is.
+        trainer.create_model_card = lambda **_: None
         if trainer.stream.duplicates:
             self.say(f"{trainer.stream.duplicates} duplicate prompts dropped")
         return trainer

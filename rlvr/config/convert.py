@@ -99,6 +99,12 @@ def _variant(group: str, values: Any) -> Any:
     if name not in known:
         raise UserError(f"{group}={name} is unknown; {_suggest(str(name), list(known))}")
     numbers = {key: value for key, value in values.items() if key != NAME_KEY} if isinstance(values, dict) else {}
+    for key in numbers:
+        others = [other for other, cls in sorted(known.items()) if key in config_fields(cls)]
+        if key not in config_fields(known[name]) and others:
+            raise UserError(
+                f"{group}.{key} belongs to {group}={' or '.join(others)}, not to {group}={name}; choose it too"
+            )
     return build(known[name], numbers, group)
 
 

@@ -56,19 +56,35 @@ def _rendered(chat: list[dict[str, str]], tokenizer: Any) -> str:
         ) from None
 
 
-def check_prompts(problems: Sequence[Problem], tokenizer: Any) -> None:
-    """Refuse prompts that the tokenizer cannot read, from the first text and the first chat.
+def check_prompts(problems: Sequence[Problem], tokenizer: Any) -> int:
+    """Refuse prompts that the tokenizer cannot read, judged by the first few hundred texts and chats.
+
+    Returns:
+        Tokens of the longest prompt among them.
 
     Raises:
-        UserError: if the tokenizer has no chat template, its template refuses the chat, or a prompt has no tokens.
+        UserError: if the tokenizer has no chat template, its template refuses the chat, its vocabulary lacks a word,
+            or a prompt has no tokens.
     """
+    longest = 0
     for chats in (False, True):
-        first = next((problem for problem in problems if isinstance(problem.prompt, list) == chats), None)
-        if first is not None and prompt_lengths([first], tokenizer) == [0]:
+        some = [problem for problem in problems if isinstance(problem.prompt, list) == chats][:_AT_ONCE]
+        try:
+            lengths = prompt_lengths(some, tokenizer)
+        except UserError:
+            raise
+        except Exception as error:  # the tokenizers library raises nothing more precise
             raise UserError(
-                f"the tokenizer finds no token in the prompt {str(first.prompt)[:60]!r}; expected the tokenizer of the "
-                "model: look at tokenizer_class in its tokenizer_config.json"
+                f"the tokenizer cannot read the prompt {str(some[0].prompt)[:60]!r} or one after it ({error}); choose "
+                "a model whose vocabulary covers the data: model.path=builtin knows digits, + - * = and \\boxed{} only"
+            ) from None
+        if 0 in lengths:
+            raise UserError(
+                f"the tokenizer finds no token in the prompt {str(some[lengths.index(0)].prompt)[:60]!r}; expected the "
+                "tokenizer of the model: look at tokenizer_class in its tokenizer_config.json"
             )
+        longest = max([longest, *lengths])
+    return longest
 
 
 def filter_long(problems: Sequence[Problem], tokenizer: Any, limit: int | None) -> tuple[list[Problem], int]:

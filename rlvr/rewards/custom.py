@@ -50,7 +50,8 @@ class Custom(Reward):
     object, which sees lengths and truncation too.
 
     Attributes:
-        path: `package.module:name`.
+        path: `package.module:name` of a function `f(completions, golds, **options)` that gives a number or None for
+            each completion, or of a `Reward` class.
         options: keywords for the class, or for the function at every call.
     """
 

@@ -161,6 +161,15 @@ class Alarms(TrainerCallback):
                 f"{CLIPPED_RATIO_ALARM:.0%}); the policy may be forgetting how to stop: lower optimizer.learning_rate, "
                 "raise selection.keep or rollouts.max_completion_length",
             )  # fmt: skip
+        equal = logs.get("frac_reward_zero_std")
+        if equal is not None:
+            self._check(
+                "nothing", equal >= 1,
+                f"step {state.global_step}: no group had rewards that differ in {PATIENCE} rollout batches, so nothing "
+                f"is trained; accuracy {logs.get('accuracy') or 0:.0%}, {clipped or 0:.0%} of completions cut at the "
+                "length limit: look at rollouts/, raise rollouts.max_completion_length, let the prompt ask for "
+                "\\boxed{} (data.template), or choose problems the policy solves sometimes",
+            )  # fmt: skip
         dropped = logs.get("selection/entropy_dropped")
         if dropped is not None:
             self._first_dropped = dropped if self._first_dropped is None else self._first_dropped

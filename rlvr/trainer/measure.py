@@ -10,7 +10,10 @@ def rollout_metrics(batch: RolloutBatch, ranks: Ranks) -> dict[str, float]:
     """The metrics of a rollout batch by name, equal on every rank; see `docs/metrics.md`."""
     scores, candidates, selection = batch.scores, batch.candidates, batch.selection
     scored = batch.loss_mask & scores.scored.unsqueeze(1)
-    metrics = {"entropy": float(masked_mean(scores.entropies, scored, ranks.group))}
+    metrics: dict[str, float] = {}
+    # No row was scored where no group differs: there is no entropy to report, and 0 would look like a collapse.
+    if bool(ranks.gather(scored.any()).any()):
+        metrics["entropy"] = float(masked_mean(scores.entropies, scored, ranks.group))
     if selection is not None:
         kept = selection.mask
         metrics["selection/candidates"] = float(selection.candidates)
