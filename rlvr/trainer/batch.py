@@ -142,11 +142,19 @@ class RolloutBatch:
     row_tokens: Tensor = field(default_factory=lambda: torch.ones(0))
     metrics: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def projected(self) -> Tensor:
-        """(B, T) bool: positions that carry gradient, or whose entropies the loss needs; no other is scored."""
-        voting = self.kept if self.selection is None else self.kept & (self.advantages != 0)
-        return voting | self.kl_mask
+    def is_empty(self, step: int) -> bool:
+        """Whether the policy term of a step has nothing to divide by, on any rank: Z is 0, and so is its loss."""
+        return max(self.policy_divisors[step]) == 0 and self.step_counts[step].kept == 0
+
+    def projected(self, at: Any = slice(None)) -> Tensor:
+        """(B, T) bool: positions that carry gradient, or whose entropies the loss needs; no other is scored.
+
+        Args:
+            at: the rows to look at, as an index; all by default.
+        """
+        kept = self.kept[at]
+        voting = kept if self.selection is None else kept & (self.advantages[at] != 0)
+        return voting | self.kl_mask[at]
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,9 @@ def _kl_mask(loss_mask: Tensor, kept: Tensor, algorithm: Algorithm) -> Tensor:
 def _plan(batch: RolloutBatch, rows_of_step: list[list[int]], sizes: BatchSizes, plan_rows: bool) -> Plan:
     if not plan_rows:
         return [unplanned_slices(rows, sizes.slices_per_step, sizes.micro_batch_rows) for rows in rows_of_step]
-    carries = batch.projected.any(dim=1).tolist()
-    lengths = (batch.sampled.tokens.prompt_mask.sum(dim=1) + last_true(batch.projected)).tolist()
+    projected = batch.projected()
+    carries = projected.any(dim=1).tolist()
+    lengths = (batch.sampled.tokens.prompt_mask.sum(dim=1) + last_true(projected)).tolist()
     return [
         plan_slices([row for row in rows if carries[row]], lengths, sizes.slices_per_step, sizes.micro_batch_rows)
         for rows in rows_of_step

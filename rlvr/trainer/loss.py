@@ -33,8 +33,7 @@ def cut_slice(
     if not rows:
         return _dummy_slice(device, divisor, kl_divisor)
     at = torch.tensor(rows, device=device)
-    positions = batch.projected if sparse else batch.projected | batch.loss_mask
-    projected = positions[at]
+    projected = batch.projected(at) if sparse else batch.projected(at) | batch.loss_mask[at]
     columns = max(1, int(last_true(projected).max()))
 
     def cut(values: Tensor) -> Tensor:

@@ -205,7 +205,7 @@ class RLVRTrainer(GRPOTrainer):
             self.rollout = self._generate_and_score_completions(generation_batch)
         step, index = divmod(position % self.sizes.slices_per_rollout, self.sizes.slices_per_step)
         if index == 0:
-            self.empty_steps += self.rollout.step_counts[step].kept == 0
+            self.empty_steps += self.rollout.is_empty(step)
         on_policy = self.sizes.on_policy
         return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.trim_left, self.sparse_head)
 

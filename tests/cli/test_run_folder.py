@@ -26,6 +26,7 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
 
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     RunFolder(tmp_path).prepare(resume=False, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_used_folder_is_refused_with_the_ways_out(used: RunFolder) -> None:

@@ -1,6 +1,7 @@
 """Slices: planning, dropping and trimming change no loss and no gradient, for every scope, reduction and normaliser."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,6 +169,16 @@ def test_truncated_rows_keep_their_reward_in_the_baseline_and_leave_every_count(
     assert masked.step_counts[0].tokens == free.step_counts[0].tokens - lost
     assert masked.step_counts[0].rows == free.step_counts[0].rows - int(batch.truncated.sum())
     assert not masked.kept[batch.truncated].any()
+
+
+def test_a_step_is_empty_where_its_denominator_is_zero() -> None:
+    batch, scores = sampled(3)
+    solved = replace(batch, rollouts=replace(batch.rollouts, rewards=torch.ones(P * G), verdicts=torch.ones(P * G)))
+    sizes = BatchSizes(P, G, 1, 2, 4)
+    for normalizer, empty in (("kept", True), ("all", False)):
+        selection = TopEntropy(candidates="informative", normalizer=normalizer)
+        assert decide(solved, scores, Algorithm(GRPO(), selection, Clipped()), sizes, ALONE, T).is_empty(0) is empty
+        assert not decide(batch, scores, Algorithm(GRPO(), selection, Clipped()), sizes, ALONE, T).is_empty(0)
 
 
 def test_only_rows_that_vote_or_train_are_scored() -> None:
