@@ -19,6 +19,7 @@ PACKAGES = {
     "objective": "rlvr.objectives",
     "reward": "rlvr.rewards",
     "data": "rlvr.data",
+    "decoding": "rlvr.decoding",
 }
 """Where the variants of a group live: one file each, found without a list to extend."""
 

@@ -1,0 +1,1 @@
+"""What generates: transformers in this process, vLLM in this process, or a server."""
