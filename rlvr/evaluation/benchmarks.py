@@ -31,7 +31,7 @@ class Benchmark:
     """What a benchmark's YAML may say. It names one source: `path` and `file`, or `data`.
 
     Attributes:
-        name: letters, digits and `_.-`; the file's name if empty.
+        name: letters, digits and `_.-`; the YAML's own name if left out.
         version: raised when a change of this file changes scores.
         path: the id of the data set on the Hugging Face hub.
         subset: the configuration of the data set; None where it has one only.
@@ -61,7 +61,7 @@ class Benchmark:
     data: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name and not _NAME.fullmatch(self.name):
+        if not _NAME.fullmatch(self.name):
             raise UserError(f"the benchmark name {self.name!r} is not made of letters, digits and _.-; rename it")
         if bool(self.data) == bool(self.path or self.file):
             given = "both data and path or file" if self.data else "neither path, file nor data"
@@ -142,9 +142,9 @@ def read_benchmark(name: str) -> tuple[Benchmark, Path]:
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the benchmark {name} cannot be read ({reason}); expected a YAML file") from None
-    benchmark = build(Benchmark, {} if values is None else values, f"benchmark {path.stem}")
-    if not benchmark.name:
-        benchmark = build(Benchmark, {**values, "name": path.stem}, f"benchmark {path.stem}")
+    values = {} if values is None else values
+    named = {"name": path.stem, **values} if isinstance(values, dict) else values
+    benchmark = build(Benchmark, named, f"benchmark {path.stem}")
     if is_path and benchmark.path and benchmark.file:
         raise UserError(f"{name} has both path and file; a benchmark of one's own has one source: remove one of them")
     return benchmark, path
