@@ -88,14 +88,18 @@ class RunFolder:
         with contextlib.suppress(OSError):
             self.path.parent.rmdir()
 
-    def newest_checkpoint(self) -> Path | None:
-        """The complete checkpoint with the highest step, or None; a run that was killed may leave half a one.
+    def complete_checkpoints(self) -> list[Path]:
+        """The complete checkpoints by step; a run that was killed may leave half a one.
 
         The trainer's own state is what a checkpoint gets last.
         """
         complete = {path.parent for path in self.checkpoints.glob("checkpoint-*/rlvr_state_*.pt")}
-        steps = {int(path.name.rsplit("-", 1)[1]): path for path in complete if path.name.rsplit("-", 1)[1].isdigit()}
-        return steps[max(steps)] if steps else None
+        numbered = [path for path in complete if path.name.rsplit("-", 1)[1].isdigit()]
+        return sorted(numbered, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+    def newest_checkpoint(self) -> Path | None:
+        """The complete checkpoint with the highest step, or None."""
+        return next(reversed(self.complete_checkpoints()), None)
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from rlvr.config.convert import CHOSEN, NAME_KEY, config_fields, to_config, to_mapping
+from rlvr.config.convert import CHOSEN, NAME_KEY, STORED, config_fields, to_config, to_mapping
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.registry import load_variants
@@ -37,7 +37,7 @@ def _store_variants() -> None:
 
     store = ConfigStore.instance()
     for group, known in load_variants().items():
-        if group in CHOSEN:
+        if group in STORED:
             for name, cls in known.items():
                 defaults = to_plain_defaults(cls)
                 store.store(group=group, name=name, node={NAME_KEY: name, **defaults})
@@ -72,28 +72,40 @@ def _parsed(overrides: Sequence[str]) -> list[Any]:
     return parsed
 
 
-def _choices() -> dict[str, list[str]]:
-    """What exists in every group: files, and variants of the code."""
+EVALUATION_GROUPS = ("protocol", "decoding")
+"""Groups that `rlvr evaluate` chooses from."""
+
+LISTED = ("benchmark",)
+"""Folders of `configs/` whose files are named in a list instead."""
+
+
+def _choices(primary: str) -> tuple[dict[str, list[str]], set[str]]:
+    """What exists in every group that a command has, files and variants; and the groups of other commands."""
     groups = {path.name: path for path in configs_dir().iterdir() if path.is_dir()} | {"recipes": recipes_dir()}
     found = {
         group: {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
         for group, folder in groups.items()
     }
     for group, known in load_variants().items():
-        if group in CHOSEN:
+        if group in STORED:
             found[group] = found.get(group, set()) | set(known)
-    return {group: sorted(names) for group, names in found.items()}
+    evaluating = primary == "evaluate"
+    own = {group for group in found if (group in EVALUATION_GROUPS) == evaluating and group not in LISTED}
+    return {group: sorted(found[group]) for group in own}, set(found) - own
 
 
-def _forced(overrides: Sequence[str]) -> list[str]:
+def _forced(overrides: Sequence[str], primary: str) -> list[str]:
     """Let unknown keys through Hydra, to be refused by name with a suggestion instead of Hydra's advice to add them."""
-    choices = _choices()
+    choices, foreign = _choices(primary)
     forced = []
     for override in _parsed(overrides):
         text, key = override.input_line, override.key_or_group
         group = "recipes" if key == "recipe" else key
-        if group == "recipes" and override.value() is None:
+        if group in ("recipes", "decoding") and override.value() is None:
             continue
+        if group in foreign:
+            hint = "; did you mean benchmarks?" if group == "benchmark" and primary == "evaluate" else ""
+            raise UserError(f"{text}: {key} is not a setting of `rlvr {primary}`{hint}")
         if group in choices and not override.is_delete():
             forced.append(f"{group}={_known_choice(key, override.value(), choices[group])}")
         elif key.split(".")[0] == "hydra":
@@ -116,8 +128,12 @@ def _known_choice(key: str, chosen: Any, known: list[str]) -> str:
     raise UserError(f"{key}={'null' if chosen is None else chosen} is unknown; {hint}{listed}")
 
 
-def merge(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The merged mapping of `configs/train.yaml` and overrides in Hydra's grammar.
+def merge(overrides: Sequence[str] = (), primary: str = "train") -> dict[str, Any]:
+    """The merged mapping of a primary configuration and overrides in Hydra's grammar.
+
+    Args:
+        overrides: `key=value`; later ones win.
+        primary: `train` or `evaluate`: the file of `configs/` that the merge starts from.
 
     Raises:
         UserError: for an override that cannot be read or a choice that does not exist.
@@ -133,7 +149,7 @@ def merge(overrides: Sequence[str] = ()) -> dict[str, Any]:
     search = f"hydra.searchpath=[file://{recipes_dir().parent}]"
     try:
         with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
-            merged = hydra_compose("train", [search, *_forced(overrides)])
+            merged = hydra_compose(primary, [search, *_forced(overrides, primary)])
         return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(_one_line(error)) from None
@@ -143,7 +159,7 @@ def _one_line(error: Exception) -> str:
     """What a library says, in one line and without its search path, after the key that it speaks of."""
     lines = takewhile(lambda line: line != "Config search path:", (line.strip() for line in str(error).splitlines()))
     said = " ".join(
-        line.removeprefix("In 'train': ")
+        line.removeprefix("In 'train': ").removeprefix("In 'evaluate': ")
         for line in lines
         if line and not line.startswith(("full_key:", "object_type="))
     )

@@ -16,7 +16,10 @@ from rlvr.errors import UserError
 from rlvr.registry import load_variants
 
 CHOSEN = ("advantage", "selection", "objective", "data")
-"""Sections that hold one variant; its name stands under the key `name`."""
+"""Sections of a run that hold one variant; its name stands under the key `name`."""
+
+STORED = (*CHOSEN, "decoding")
+"""Groups whose variants a composition chooses by name."""
 
 NAME_KEY = "name"
 
@@ -91,7 +94,12 @@ def build(cls: type, values: Any, path: str) -> Any:
     return cls(**{key: convert(value, hints[key], f"{path}.{key}") for key, value in values.items()})
 
 
-def _variant(group: str, values: Any) -> Any:
+def build_variant(group: str, values: Any) -> Any:
+    """The chosen variant of a group from its name and numbers.
+
+    Raises:
+        UserError: for an unknown name or number, with the nearest one.
+    """
     known = load_variants().get(group, {})
     name = values.get(NAME_KEY) if isinstance(values, dict) else values
     if name is None:
@@ -121,6 +129,24 @@ def _rewards(values: Any) -> dict[str, Any]:
     }
 
 
+def convert_section(cls: type, values: dict[str, Any], **parts: Any) -> Any:
+    """A configuration without sections around its fields, such as that of an evaluation.
+
+    Args:
+        cls: the dataclass.
+        values: by key; missing ones take the class's defaults.
+        parts: fields that are built already.
+
+    Raises:
+        UserError: for the first key or value that does not fit.
+    """
+    known, hints = config_fields(cls), typing.get_type_hints(cls)
+    for key in values:
+        if key not in known:
+            raise UserError(f"{key} is not a setting of this command; {_suggest(str(key), list(known))}")
+    return cls(**{key: convert(value, hints[key], key) for key, value in values.items()}, **parts)
+
+
 def to_config(values: dict[str, Any]) -> RunConfig:
     """The typed configuration of a merged mapping.
 
@@ -134,7 +160,7 @@ def to_config(values: dict[str, Any]) -> RunConfig:
     missing = [key for key in (*CHOSEN, "reward") if key not in values]
     if missing:
         raise UserError(f"the configuration has no section {missing[0]}; expected {', '.join((*CHOSEN, 'reward'))}")
-    parts: dict[str, Any] = {group: _variant(group, values[group]) for group in CHOSEN}
+    parts: dict[str, Any] = {group: build_variant(group, values[group]) for group in CHOSEN}
     parts["reward"] = _rewards(values["reward"])
     for key, value in values.items():
         if key not in parts:

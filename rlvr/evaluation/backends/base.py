@@ -10,7 +10,7 @@ class Backend(Protocol):
     """Draws samples from one model.
 
     Attributes:
-        engine: what the numbers depend on besides the model, e.g. `transformers float32`; a part of the protocol's hash.
+        engine: what the numbers depend on besides the model, e.g. `transformers float32`; the protocol's hash has it.
     """
 
     engine: str

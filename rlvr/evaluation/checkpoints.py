@@ -1,0 +1,151 @@
+"""Which models are evaluated, and what identifies their weights."""
+
+import glob
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlvr.assets import base_policy_path
+from rlvr.errors import UserError
+from rlvr.run_folder import RunFolder
+
+WEIGHTS = ("*.safetensors", "*.bin")
+OTHERS = ("config.json", "adapter_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens*", "*.jinja",
+          "chat_template*", "generation_config.json")  # fmt: skip
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model.
+
+    Attributes:
+        label: what people call it: the path as given, a hub id, or `builtin`.
+        path: what `from_pretrained` loads.
+        step: optimizer step, where the name says it.
+        run: the run folder it belongs to, if any.
+    """
+
+    label: str
+    path: str
+    step: int | None = None
+    run: Path | None = None
+
+
+def _in_run(path: Path) -> Path | None:
+    """The run folder around `checkpoints/checkpoint-N`."""
+    is_checkpoint = path.parent.name == "checkpoints" and RunFolder(path.parent.parent).config.exists()
+    return path.parent.parent if is_checkpoint else None
+
+
+def _from_folder(path: Path) -> Checkpoint:
+    step = re.fullmatch(r".*?(\d+)", path.name)
+    return Checkpoint(path.as_posix(), str(path), int(step.group(1)) if step else None, _in_run(path))
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is one that `from_pretrained` loads."""
+    return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's."""
+    return RunFolder(path).config.is_file() and not is_model(path)
+
+
+def complete_checkpoints(run: Path) -> list[Checkpoint]:
+    """The complete checkpoints of a run, by step."""
+    return [_from_folder(path) for path in RunFolder(run).complete_checkpoints()]
+
+
+def find_checkpoints(given: Sequence[str], watch: bool = False) -> list[Checkpoint]:
+    """The models that a setting stands for, each once, in order; checkpoints of a run by their step.
+
+    Args:
+        given: folders, globs, run folders, hub ids, `builtin`.
+        watch: a run may have no complete checkpoint yet.
+
+    Raises:
+        UserError: for a path that is none, or a run without a complete checkpoint.
+    """
+    found: list[Checkpoint] = []
+    for text in given:
+        if text == "builtin":
+            found.append(Checkpoint("builtin", str(base_policy_path())))
+        else:
+            found += _find(text, watch)
+    return list(dict.fromkeys(found))
+
+
+def _find(text: str, watch: bool) -> list[Checkpoint]:
+    path = Path(text).expanduser()
+    if glob.has_magic(text):
+        folders = sorted((Path(match) for match in glob.glob(str(path))), key=_by_number)
+        chosen = [folder for folder in folders if is_model(folder) or is_run(folder)]
+        if not chosen:
+            raise UserError(
+                f"model={text} matches no model; expected folders that from_pretrained loads, or run folders"
+            )
+    elif path.is_dir():
+        chosen = [path]
+    elif text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise UserError(f"model={text} does not exist; expected a folder, a glob, a run folder, a hub id or builtin")
+    else:
+        return [Checkpoint(text, text)]
+    found = []
+    for folder in chosen:
+        if is_model(folder):
+            found.append(_from_folder(folder))
+        elif is_run(folder):
+            complete = complete_checkpoints(folder)
+            if not complete and not watch:
+                raise UserError(f"model={folder} has no complete checkpoint yet; wait for one, or add watch=true")
+            found += complete
+        else:
+            raise UserError(f"model={folder} is neither a model nor a run; expected config.json or config.yaml in it")
+    return found
+
+
+def _by_number(path: Path) -> list[tuple[int, int | str]]:
+    """Order in which checkpoint-9 comes before checkpoint-10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.as_posix())]
+
+
+def checkpoint_hash(path: str, revision: str | None = None) -> str:
+    """What identifies a model: 16 hex digits of sha256 over its weights, configuration and tokenizer.
+
+    Args:
+        path: a folder, or a hub id, whose files are fetched or taken from the local cache.
+        revision: of a hub id.
+
+    Raises:
+        UserError: if there are no weights, or the hub cannot be reached.
+    """
+    folder = Path(path) if Path(path).is_dir() else _fetched(path, revision)
+    weights = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
+    if not weights:
+        raise UserError(f"model={path} holds no weights; expected *.safetensors or *.bin files")
+    digest = hashlib.sha256()
+    for file in weights + sorted({file for pattern in OTHERS for file in folder.glob(pattern)} - set(weights)):
+        if file.name in ("training_args.bin", "optimizer.bin", "scheduler.bin"):
+            continue
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _fetched(path: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=[*WEIGHTS, *OTHERS]))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model={path} cannot be fetched from the hub ({reason}); expected a hub id and a network, or a folder"
+        ) from None

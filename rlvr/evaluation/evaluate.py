@@ -1,0 +1,227 @@
+"""`rlvr evaluate`: many checkpoints on many benchmarks; what the ledger has is not drawn again."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from rlvr.config.evaluation import EvaluationConfig, benchmarks_folder
+from rlvr.errors import UserError
+from rlvr.evaluation.backends.base import Backend
+from rlvr.evaluation.benchmarks import Loaded, load_benchmark
+from rlvr.evaluation.checkpoints import Checkpoint, checkpoint_hash, find_checkpoints, is_run
+from rlvr.evaluation.grading import grade_cell
+from rlvr.evaluation.ledger import Cell, Ledger, gold_text
+from rlvr.evaluation.opening import engine_of, open_backend
+from rlvr.evaluation.protocol import Protocol, protocol_of, short_hash
+from rlvr.evaluation.requests import Key, Request, Sample, sample_seed
+from rlvr.evaluation.workers import Workers
+from rlvr.run_folder import RunFolder
+
+FLUSH_ROWS = 512
+FLUSH_SECONDS = 5.0
+"""Samples are kept on the disk after so many, or so long: what a kill can cost."""
+
+SAY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell that is to be filled.
+
+    Attributes:
+        checkpoint: the model.
+        hash: of its weights.
+        benchmark: with its problems.
+        protocol: how it is asked.
+        cell: where the rows go.
+    """
+
+    checkpoint: Checkpoint
+    hash: str
+    benchmark: Loaded
+    protocol: Protocol
+    cell: Cell
+
+
+class _Writer:
+    """Collects rows until they are worth a file."""
+
+    def __init__(self, write: Callable[[list[dict]], None]) -> None:
+        self.write, self.rows, self._held, self._flushed = write, 0, list[dict](), time.monotonic()
+
+    def put(self, rows: list[dict]) -> None:
+        self._held += rows
+        self.rows += len(rows)
+        if len(self._held) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._held:
+            self.write(self._held)
+        self._held, self._flushed = [], time.monotonic()
+
+
+class Evaluation:
+    """One call of `rlvr evaluate`, on one of its processes.
+
+    Args:
+        config: the resolved configuration.
+        console: where people read.
+
+    Raises:
+        UserError: for anything that does not fit, before a model is loaded.
+    """
+
+    def __init__(self, config: EvaluationConfig, console: Console) -> None:
+        self.config, self.console = config, console
+        self.workers = Workers()
+        if config.backend == "vllm" and self.workers.world > 1:
+            raise UserError("backend=vllm runs in one process; give it the GPUs with vllm.tensor_parallel_size=N")
+        self.ledger = Ledger(Path(config.ledger).expanduser())
+        if self.ledger.folder.exists() and not self.ledger.folder.is_dir():
+            raise UserError(f"ledger={config.ledger} is a file; expected a folder, made if it does not exist")
+        self.benchmarks = [load_benchmark(name, benchmarks_folder(config)) for name in dict.fromkeys(config.benchmarks)]
+        self.checkpoints = self._find()
+        for benchmark in self.benchmarks:  # what does not fit is to be said before a model is loaded
+            protocol = protocol_of(config, benchmark, "")
+            protocol.render(benchmark.problems[0].question)
+
+    def _find(self) -> list[Checkpoint]:
+        if self.config.backend == "server":
+            return [Checkpoint(name, name) for name in self.config.model]
+        return find_checkpoints(self.config.model, self.config.watch)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """A line for people, once for all processes."""
+        if self.workers.is_main:
+            self.console.print(text, style=style, highlight=False, soft_wrap=True)
+
+    def execute(self, after: Callable[[Sequence[Task]], None] | None = None) -> list[Task]:
+        """Fill every cell; with `watch`, as long as the runs go on.
+
+        Args:
+            after: called on the main process with all cells so far, each time that checkpoints were done.
+
+        Returns:
+            The cells, filled and graded.
+        """
+        done: dict[Checkpoint, list[Task]] = {}
+        while True:
+            due = self.workers.share([checkpoint for checkpoint in self.checkpoints if checkpoint not in done])
+            for checkpoint in due:
+                done[checkpoint] = self._checkpoint(checkpoint)
+            if due and after is not None and self.workers.is_main:
+                after([task for tasks in done.values() for task in tasks])
+            ended = self.workers.share(not self.config.watch or (not due and self._runs_ended()))
+            if ended:
+                return [task for tasks in done.values() for task in tasks]
+            if not due:
+                time.sleep(self.config.poll)
+            self.checkpoints = self._find()
+
+    def _runs_ended(self) -> bool:
+        """Whether every run that is watched has written its summary; looked at before the search for checkpoints."""
+        runs = [Path(text) for text in self.config.model if is_run(Path(text))]
+        return all(RunFolder(run).summary.exists() for run in runs)
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> list[Task]:
+        tasks = self.workers.share(self._tasks(checkpoint) if self.workers.is_main else None)
+        backend: Backend | None = None
+        try:
+            for task in tasks:
+                if self.workers.is_main:
+                    self._open(task)
+                missing = self.workers.share(self._missing(task) if self.workers.is_main else None)
+                if missing:
+                    backend = backend or open_backend(self.config, checkpoint)
+                    self._draw(task, backend, missing)
+                self.workers.wait()
+                if self.workers.is_main:
+                    self._close(task)
+                self.workers.wait()
+        finally:
+            if backend is not None:
+                backend.close()
+        return tasks
+
+    def _tasks(self, checkpoint: Checkpoint) -> list[Task]:
+        config, found = self.config, []
+        if config.backend == "server":
+            identity = short_hash({"server": config.server.model or checkpoint.path})
+        else:
+            identity = checkpoint_hash(checkpoint.path, config.revision)
+        engine = engine_of(config, checkpoint)
+        for benchmark in self.benchmarks:
+            protocol = protocol_of(config, benchmark, engine)
+            cell = self.ledger.cell(benchmark.name, identity, protocol.draw_hash, config.seed)
+            found.append(Task(checkpoint, identity, benchmark, protocol, cell))
+        return found
+
+    def _open(self, task: Task) -> None:
+        """Make the cell, or mend it."""
+        for store in (task.cell.samples, task.cell.verdicts):
+            for path in store.repair():
+                self.say(f"{path} was torn and set aside; what it held is drawn or graded again", style="yellow")
+        described = task.cell.describe() if (task.cell.folder / "cell.json").exists() else {"protocols": {}}
+        protocol = {"name": task.protocol.name, **task.protocol.everything()}
+        described["protocols"][task.protocol.hash] = protocol
+        task.cell.write_description({
+            **described, "checkpoint": task.checkpoint.label, "checkpoint_hash": task.hash, "step": task.checkpoint.step,
+            "benchmark": task.protocol.benchmark, "problems": len(task.benchmark.problems), "seed": self.config.seed,
+            "draw_hash": task.protocol.draw_hash,
+        })  # fmt: skip
+
+    def _missing(self, task: Task) -> list[Key]:
+        """The samples that the cell lacks."""
+        table = task.cell.samples.read(["problem_id", "sample"])
+        have = set(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
+        wanted = [
+            Key(task.benchmark.name, problem.problem_id, sample)
+            for problem in task.benchmark.problems[: self.config.limit]
+            for sample in range(self.config.samples)
+        ]
+        missing = [key for key in wanted if key[1:] not in have]
+        kept = len(wanted) - len(missing)
+        title = f"{task.checkpoint.label} on {task.benchmark.name}"
+        self.say(f"{title}: {len(missing):,} samples to draw" + (f", {kept:,} are there already" if kept else ""))
+        return missing
+
+    def _draw(self, task: Task, backend: Backend, missing: Sequence[Key]) -> None:
+        """Draw this process's share and keep it."""
+        problems = {problem.problem_id: problem for problem in task.benchmark.problems}
+        share = missing[self.workers.rank :: self.workers.world]
+        requests = [
+            Request(key, task.protocol.render(problems[key.problem_id].question), sample_seed(self.config.seed, key))
+            for key in share
+        ]
+        if not requests:
+            return
+        writer = _Writer(lambda held: task.cell.samples.add(held))
+        started = said = time.monotonic()
+        try:
+            for samples in backend.generate(requests, task.protocol.sampling):
+                writer.put([self._row(task, sample, problems[sample.key.problem_id].gold) for sample in samples])
+                now = time.monotonic()
+                if now - said > SAY_SECONDS:
+                    said = now
+                    rate = writer.rows / (now - started)
+                    self.say(f"  {writer.rows:,} of {len(requests):,} samples, {rate:.1f} a second")
+        finally:
+            writer.flush()  # also what came before an error
+
+    def _row(self, task: Task, sample: Sample, gold: str | tuple[str, ...]) -> dict:
+        return {
+            "checkpoint": task.checkpoint.label, "checkpoint_hash": task.hash, "benchmark": sample.key.benchmark,
+            "problem_id": sample.key.problem_id, "sample": sample.key.sample, "seed": self.config.seed,
+            "draw_hash": task.protocol.draw_hash, "gold": gold_text(gold), "completion": sample.completion,
+            "token_count": sample.token_count, "finish_reason": sample.finish_reason,
+        }  # fmt: skip
+
+    def _close(self, task: Task) -> None:
+        """Put the parts together and grade."""
+        task.cell.samples.compact()
+        grade_cell(task.cell, task.protocol.hash, task.protocol.grading)
+        task.cell.verdicts.compact()
