@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.evaluation import commands as evaluation
 
 TRAIN_EXAMPLES = """examples:
   rlvr train                                        the built-in task with the built-in policy
@@ -23,6 +24,7 @@ GRADE_EXAMPLES = """examples:
   rlvr grade outputs.jsonl                                 rows {"id", "completion", "gold", optional "task"}
   rlvr grade outputs.parquet --gold-column answer          another column for the gold
   rlvr grade outputs.jsonl --extract last_number           the last number instead of the last box
+  rlvr grade evaluations --extract answer_line             what `rlvr evaluate` has kept, by other rules
 """
 
 
@@ -37,13 +39,13 @@ def _grade_options(commands: Any) -> None:
         description="Grade each row of a JSON Lines or Parquet file. Goes on where an earlier start was stopped.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    grade.add_argument("file", type=Path, metavar="FILE", help="rows with a completion and a gold")
+    grade.add_argument("file", type=Path, metavar="FILE", help="rows with a completion and a gold, or a ledger")
     grade.add_argument("--output", type=Path, metavar="FILE", help="graded rows; FILE.graded.jsonl if not given")
     for name in ("completion", "gold", "task"):
         grade.add_argument(f"--{name}-column", metavar="NAME", help=f"where the {name} stands ({name})")
     grade.add_argument("--workers", type=int, metavar="N", help="processes that compare; one a core if not given")
-    grade.add_argument("--extract", default="boxed", help="boxed, answer_line or last_number (boxed)")
-    grade.add_argument("--think", default="after", help="after, required or ignore (after)")
+    grade.add_argument("--extract", help="boxed, answer_line or last_number (boxed)")
+    grade.add_argument("--think", help="after, required or ignore (after)")
     grade.add_argument("--tolerance", type=float, metavar="SHARE", help="a decimal this near stands for a value")
     grade.add_argument("--overwrite", action="store_true", help="grade all rows anew")
 
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _settings(check)
     check.add_argument("--limit", type=float, default=0.01, metavar="SHARE", help="golds that may fail (0.01)")
     _grade_options(commands)
+    evaluation.add_parsers(commands)
     report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
     doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
@@ -110,10 +113,14 @@ def _grade(arguments: argparse.Namespace) -> int:
     from rlvr.rewards.policy import Policy
     from rlvr.rewards.rows import Columns
 
+    given = {"extract": arguments.extract, "think": arguments.think, "relative_tolerance": arguments.tolerance}
+    rules = {name: value for name, value in given.items() if value is not None}
+    if evaluation.is_ledger(arguments.file):
+        evaluation.grade_ledger(arguments.file, rules)
+        return 0
     names = {name: getattr(arguments, f"{name}_column") for name in ("completion", "gold", "task")}
     columns = Columns(**{k: name for k, name in names.items() if name}, task_required=bool(names["task"]))
-    policy = Policy(extract=arguments.extract, think=arguments.think, relative_tolerance=arguments.tolerance)
-    show_graded(arguments.file, arguments.output, columns, policy, arguments.workers, arguments.overwrite)
+    show_graded(arguments.file, arguments.output, columns, Policy(**rules), arguments.workers, arguments.overwrite)
     return 0
 
 
@@ -132,7 +139,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-COMMANDS = {"train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "doctor": _doctor}
+COMMANDS = {
+    "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "doctor": _doctor,
+    **evaluation.COMMANDS,
+}  # fmt: skip
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -83,11 +83,15 @@ class Evaluation:
         self.ledger = Ledger(Path(config.ledger).expanduser())
         if self.ledger.folder.exists() and not self.ledger.folder.is_dir():
             raise UserError(f"ledger={config.ledger} is a file; expected a folder, made if it does not exist")
-        self.benchmarks = [load_benchmark(name, benchmarks_folder(config)) for name in dict.fromkeys(config.benchmarks)]
+        self.benchmarks = self.workers.share(self._benchmarks() if self.workers.is_main else None)
         self.checkpoints = self._find()
         for benchmark in self.benchmarks:  # what does not fit is to be said before a model is loaded
             protocol = protocol_of(config, benchmark, "")
             protocol.render(benchmark.problems[0].question)
+
+    def _benchmarks(self) -> list[Loaded]:
+        folder = benchmarks_folder(self.config)
+        return [load_benchmark(name, folder) for name in dict.fromkeys(self.config.benchmarks)]
 
     def _find(self) -> list[Checkpoint]:
         if self.config.backend == "server":
@@ -168,11 +172,10 @@ class Evaluation:
         described = task.cell.describe() if (task.cell.folder / "cell.json").exists() else {"protocols": {}}
         protocol = {"name": task.protocol.name, **task.protocol.everything()}
         described["protocols"][task.protocol.hash] = protocol
-        task.cell.write_description({
-            **described, "checkpoint": task.checkpoint.label, "checkpoint_hash": task.hash, "step": task.checkpoint.step,
-            "benchmark": task.protocol.benchmark, "problems": len(task.benchmark.problems), "seed": self.config.seed,
-            "draw_hash": task.protocol.draw_hash,
-        })  # fmt: skip
+        described |= {"checkpoint": task.checkpoint.label, "checkpoint_hash": task.hash, "step": task.checkpoint.step}
+        described |= {"benchmark": task.protocol.benchmark, "problems": len(task.benchmark.problems)}
+        described |= {"seed": self.config.seed, "draw_hash": task.protocol.draw_hash}
+        task.cell.write_description(described)
 
     def _missing(self, task: Task) -> list[Key]:
         """The samples that the cell lacks."""

@@ -109,3 +109,20 @@ def protocol_of(config: EvaluationConfig, benchmark: Loaded, engine: str) -> Pro
         grading=Policy(extract=benchmark.extract or config.extract, think=config.think),
         grader=grader_version(),
     )
+
+
+def regraded(values: dict[str, Any], rules: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A protocol of a ledger under other rules of grading, and under the grader as it is now.
+
+    Args:
+        values: what `cell.json` holds for a protocol.
+        rules: fields of `Policy` that are to change; empty for none.
+
+    Returns:
+        Its hash, and what to keep for it.
+    """
+    name = values["name"]
+    drawing = {key: value for key, value in values.items() if key not in ("name", "grading", "grader")}
+    everything = {**drawing, **grading_part(Policy(**{**values["grading"], **rules}))}
+    changed = [f"{key}={value}" for key, value in rules.items() if values["grading"][key] != value]
+    return short_hash(everything), {"name": ", ".join([name, *changed]), **everything}

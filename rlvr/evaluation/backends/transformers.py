@@ -74,7 +74,7 @@ class TransformersBackend:
                 except torch.cuda.OutOfMemoryError:
                     if self.batch_size == 1:
                         raise UserError(
-                            f"no room on the GPU for a row of {batch[0].length + batch[0].left} tokens: lower max_tokens"
+                            f"no room on the GPU for {batch[0].length + batch[0].left} tokens: lower max_tokens"
                         ) from None
                     self.batch_size = max(1, len(batch) // 2)
                     wave = [*batch, *wave]
