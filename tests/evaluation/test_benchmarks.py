@@ -25,6 +25,8 @@ from tests.source import ROOT
 FILES = Path(os.environ.get("RLVR_BENCHMARKS", ROOT.parent / "shared" / "data" / "benchmarks"))
 """The seven files; a clone without them tests their formats on `ROWS` alone."""
 
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
 COUNTS = {
     "aime24": 30, "aime25": 30, "amc23": 40, "math500": 500, "minerva": 272, "olympiadbench": 675, "gsm8k": 1319,
 }  # fmt: skip
@@ -98,6 +100,8 @@ def test_the_real_files_load_as_they_are_and_every_gold_grades_itself(name: str)
     found = examine([Problem(problem.question, problem.gold) for problem in loaded.problems], workers=1)
     assert [check.answer for check, _ in found.failed] == []
     assert found.graded["itself"] == found.graded["itself boxed"] == COUNTS[name]
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{name}` | {COUNTS[name]:,} |"))
+    assert loaded.digest[:16] in row, "the digest on the page is of other data"
 
 
 def test_arithmetic_is_what_a_run_holds_out_by_default() -> None:
@@ -264,3 +268,43 @@ def test_every_yaml_says_where_its_problems_come_from_if_nothing_is_pinned() -> 
         benchmark = read_benchmark(path.stem)[0]
         if benchmark.path and benchmark.revision is None:
             assert "No revision" in path.read_text()
+
+
+def test_the_page_names_source_revision_and_file_of_each_benchmark() -> None:
+    for name in benchmark_names():
+        benchmark = read_benchmark(name)[0]
+        row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` | "))
+        assert all(f"`{value}`" in row for value in (benchmark.path, benchmark.revision, benchmark.file) if value)
+        assert ("not pinned" in row) == (benchmark.path is not None and benchmark.revision is None)
+    assert load_benchmark("arithmetic").digest[:16] in PAGE
+
+
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    example = PAGE.split("```yaml\n")[1].split("```")[0]
+    row = PAGE.split("with rows such as `")[1].split("`")[0]
+    (tmp_path / "mine.jsonl").write_text(row)
+    (tmp_path / "mine.yaml").write_text(example)
+    loaded = load_benchmark(str(tmp_path / "mine.yaml"))
+    assert (loaded.name, loaded.version, loaded.extract, loaded.max_tokens) == ("mine", 1, "last_number", 256)
+    assert loaded.template == "Question: {question}\nAnswer:"
+    assert [tuple(problem)[1:] for problem in loaded.problems] == [("What is 6 * 7?", "42")]
+    data = yaml.safe_load(PAGE.split("and `data: ")[1].split("`")[0])
+    assert len(load_benchmark(own(tmp_path, data=data)).problems) == 512
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("(0,4]", "$t(0,4]$", False),
+        ("90", r"$\angle B E A_{1}=90$,$\angle A E B_{1}=90$", False),
+        ("0,-2,2", "$-2,0,2$", True),
+        ("0,2", "$-2,0,2$", False),
+        (r"4.2\%", "4.2", True),
+        (r"\arcsin(10/13)", "np.arcsin(10/13)", True),
+        ("336", r"336^\circ", True),
+        ("25", "025", True),
+    ],
+)
+def test_the_golds_that_the_page_has_a_word_about(answer: str, gold: str, right: bool) -> None:
+    assert gold in PAGE
+    assert grade(f"\\boxed{{{answer}}}", gold).correct is right
