@@ -71,6 +71,10 @@ def completion(asked: Asked, **changes: Any) -> Reply:
     return Reply(body={**body, **changes})
 
 
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
 class SmallServer:
     """Answers on a port of its own with what a function says; remembers what it was asked.
 
@@ -91,7 +95,7 @@ class SmallServer:
         self.asked: list[Asked] = []
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _Listener(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

@@ -106,13 +106,9 @@ class ServerBackend:
         """Nothing is kept between two calls of `generate`."""
 
     async def _draw(self, requests: Sequence[Request], sampling: Sampling, put: Callable[[Sample], None]) -> None:
-        async with openai.AsyncOpenAI(
-            base_url=self.url,
-            api_key=self._api_key or "none",
-            timeout=openai.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
-            max_retries=0,
-        ) as client:
+        async with self._client() as client:  # of its own: after an error some servers end a connection without a word
             await self._find_model(client)
+        async with self._client() as client:
             waiting = iter(requests)
 
             async def work() -> None:
@@ -125,6 +121,10 @@ class ServerBackend:
                         group.create_task(work())
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from None
+
+    def _client(self) -> openai.AsyncOpenAI:
+        timeout = openai.Timeout(self.timeout, connect=min(self.timeout, 10.0))
+        return openai.AsyncOpenAI(base_url=self.url, api_key=self._api_key or "none", timeout=timeout, max_retries=0)
 
     async def _find_model(self, client: openai.AsyncOpenAI) -> None:
         """Waits until the server answers, and refuses a model that it does not list; many servers list none."""
