@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import betaln
 
 from rlvr.evaluation.intervals import effective_problems, mean_interval, variance_of_mean, with_spread
+from rlvr.evaluation.metrics import pass_at_k
 from rlvr.evaluation.student import t_quantile
 from scripts.interval_coverage import World, coverage, draw, ours, skewed, student, wilson, worlds
 
@@ -201,6 +203,23 @@ def test_coverage_from_200_problems_on(world: World) -> None:
     assert 0.93 <= coverage(ours(draw(world, 2000, seed=1)), world.mean) <= 0.97
 
 
+def pass_at_k_coverage(world: World, k: int, trials: int, seed: int) -> tuple[float, float]:
+    """(true mean of pass@k, coverage of its interval). The truth is 1 - B(a, b + k) / B(a, b), a and b of the Beta."""
+    counts = np.rint(draw(world, trials, seed) * world.samples).astype(int)
+    values = np.array([pass_at_k(world.samples, c, k) for c in range(world.samples + 1)])[counts]
+    a, b = world.mean * world.concentration, (1 - world.mean) * world.concentration
+    failing = (1 - world.mean) ** k if np.isinf(world.concentration) else np.exp(betaln(a, b + k) - betaln(a, b))
+    return float(1 - failing), coverage(ours(values), float(1 - failing))
+
+
+@pytest.mark.parametrize(("problems", "lowest", "highest"), [(30, 0.91, 1.0), (200, 0.93, 0.97)])
+def test_coverage_of_pass_at_k(problems: int, lowest: float, highest: float) -> None:
+    truth, covered = pass_at_k_coverage(World(0.2, 1.0, 16, problems), 8, 1500, seed=1)
+    # Beta(.2, .8): the mean of (1 - p)^8 is the product of (i - .2) / i for i from 1 to 8, .5611.
+    assert truth == pytest.approx(1 - np.prod([(i - 0.2) / i for i in range(1, 9)]))
+    assert lowest <= covered <= highest
+
+
 def pooled(trials: int, seed: int) -> tuple[list[np.ndarray], np.ndarray, float]:
     """A hard benchmark of 30 problems, a middling one of 40 and an easy one of 200, 4 samples each."""
     parts = [World(0.1, 1.0, 4, 30), World(0.5, 1.0, 4, 40), World(0.8, 1.0, 4, 200)]
@@ -230,3 +249,15 @@ def test_coverage_of_the_whole_grid(problems: int) -> None:
     covered = {world: coverage(ours(draw(world, 4000, seed)), world.mean) for seed, world in grid}
     lowest, highest = (0.91, 1.0) if problems < 200 else (0.93, 0.97)
     assert {world: value for world, value in covered.items() if not lowest <= value <= highest} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("problems", [30, 200])
+def test_coverage_of_pass_at_k_on_the_whole_grid(problems: int) -> None:
+    grid = [(seed, world) for seed, world in enumerate(worlds(problems)) if world.samples == 16]
+    found = [(world, k, *pass_at_k_coverage(world, k, 2000, seed)) for seed, world in grid for k in (4, 8, 16)]
+    checked = [one for one in found if 0.05 <= one[2] <= 0.95]
+    assert len(checked) > 60
+    lowest, highest = (0.91, 1.0) if problems < 200 else (0.93, 0.97)
+    assert [one for one in checked if not lowest <= one[3] <= highest] == []
