@@ -189,6 +189,24 @@ def read_problems(
             *notes,
             f"{dropped} training and {dropped_heldout} held-out prompts of more than {limit} tokens left out",
         ]
+    notes += _contamination(config, train)
     if not train:
         raise UserError("no training prompt is left; raise data.max_prompt_tokens or look at the data")
     return train, heldout, notes
+
+
+def _contamination(config: RunConfig, train: list[Problem]) -> list[str]:
+    """How much of the benchmarks stands in the training prompts, or how to find out."""
+    from rlvr.evaluation.contamination_table import contamination_notes
+
+    evaluation = config.evaluation
+    if evaluation.contamination:
+        folder = evaluation.benchmarks_dir
+        return contamination_notes(
+            train, evaluation.contamination, None if folder is None else Path(folder).expanduser()
+        )
+    if config.data.name == "arithmetic":
+        return []
+    return [
+        "not searched for benchmark problems; evaluation.contamination=[math500,aime24] or `rlvr contamination` does so"
+    ]

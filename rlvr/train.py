@@ -217,6 +217,7 @@ class Run:
         value = self._measure()
         if value is not None:
             self.history.append((step, value))
+            self.trainer.note("heldout/accuracy", value)
             self.say(f"held-out accuracy at step {step}: {_percent(value)}")
 
     def _closing_table(self, summary: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ import yaml
 
 from rlvr.config.compose import configs_dir
 from rlvr.config.convert import config_fields
+from rlvr.config.evaluation import EvaluationConfig
 from rlvr.config.schema import RunConfig
 from rlvr.registry import load_variants
 from rlvr.trainer.owned import ALGORITHM_OWNS, RUN_OWNS
@@ -55,6 +56,7 @@ ABOUT_GROUPS = {
     "advantage": "How much credit a token gets. Chosen with `advantage=NAME`.",
     "selection": "Which tokens carry gradient. Chosen with `selection=NAME`.",
     "objective": "What is minimised, and divided by what. Chosen with `objective=NAME`.",
+    "decoding": "What is done to the logits before the temperature, in `rlvr evaluate`. Chosen with `decoding=NAME`.",
 }
 
 
@@ -132,8 +134,10 @@ def fields_table(cls: type, prefix: str) -> str:
     hints, rows = typing.get_type_hints(cls), []
     for name, field in config_fields(cls).items():
         made = field.default_factory() if callable(field.default_factory) else field.default
+        if dataclasses.is_dataclass(made) and not prefix:
+            continue  # a part of a command's own settings, with a table of its own
         default = "" if dataclasses.is_dataclass(made) else code(value_text(made))
-        rows.append([code(f"{prefix}.{name}"), type_name(hints[name]), default, meaning_of(cls, name)])
+        rows.append([code(f"{prefix}.{name}".lstrip(".")), type_name(hints[name]), default, meaning_of(cls, name)])
     return table(["key", "type", "default", "meaning"], rows) if rows else "It has no fields."
 
 
@@ -173,7 +177,7 @@ def preset_sets(path: Path) -> str:
         elif entry != "_self_":
             chosen.append(f"{group}={entry}")
     values.get("run", {}).pop("algorithm", None)  # a label, not a setting of the algorithm
-    prefix = "" if group == "algorithm" else group
+    prefix = "" if group in ("algorithm", "protocol") else group
     leaves = {
         key: text for key, text in flat({name: v for name, v in values.items() if v != {} or prefix}).items() if key
     }
@@ -216,6 +220,20 @@ def group(name: str) -> str:
     return "\n\n".join(parts)
 
 
+def evaluation() -> list[str]:
+    """The settings of `rlvr evaluate`, its parts, decoding rules and protocols."""
+    parts = [
+        "## Evaluation",
+        "Settings of `rlvr evaluate`; they have no section before them: `rlvr evaluate model=runs/x samples=4`.",
+        fields_table(EvaluationConfig, ""),
+    ]
+    for name, hint in typing.get_type_hints(EvaluationConfig).items():
+        if dataclasses.is_dataclass(hint):
+            parts.append(f"### `{name}`\n\n{about(hint)}\n\n{fields_table(hint, name)}")  # type: ignore[arg-type]
+    named = "A protocol sets the fields from `template` to `think`; one that is changed is shown as such."
+    return [*parts, group("decoding"), "### Protocols", named, presets("protocol")]
+
+
 def owned(heading: str, fields: dict[str, str]) -> str:
     """Fields of TRL that are decided elsewhere, and where."""
     rows = [[code(f"trl.{name}"), code(use) if re.fullmatch(r"[\w.<>]+", use) else use] for name, use in fields.items()]
@@ -235,6 +253,7 @@ def page() -> str:
         "## Algorithms",
         "An algorithm is a choice of advantage, selection and objective with their fields: `algorithm=NAME`.",
         presets("algorithm"),
+        *evaluation(),
         "## Fields of TRL that are not taken",
         "They are refused under `trl:`, because something else decides them.",
         owned("The algorithm decides", ALGORITHM_OWNS),

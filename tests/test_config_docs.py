@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.config.convert import config_fields
+from rlvr.config.evaluation import EvaluationConfig
 from rlvr.config.schema import RunConfig
 from rlvr.registry import load_variants
 from rlvr.trainer.owned import ALGORITHM_OWNS, RUN_OWNS
@@ -33,6 +34,9 @@ def test_every_field_stands_on_the_page_with_its_meaning() -> None:
                 for group, known in load_variants().items() for choice, cls in known.items()
                 for name in config_fields(cls)]  # fmt: skip
     expected += [f"trl.{name}" for name in {**ALGORITHM_OWNS, **RUN_OWNS}]
+    expected += [
+        name for name, kind in typing.get_type_hints(EvaluationConfig).items() if not dataclasses.is_dataclass(kind)
+    ]
     assert len(expected) > 100
     assert [key for key in expected if not rows.get(key, "").strip()] == []
 

@@ -72,6 +72,17 @@ def _parsed(overrides: Sequence[str]) -> list[Any]:
     return parsed
 
 
+def split_settings(overrides: Sequence[str], own: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a command's own settings, and the overrides that are left.
+
+    Raises:
+        UserError: for one that cannot be read.
+    """
+    parsed = _parsed(overrides)
+    chosen = {override.key_or_group: override.value() for override in parsed if override.key_or_group in own}
+    return chosen, [override.input_line for override in parsed if override.key_or_group not in own]
+
+
 EVALUATION_GROUPS = ("protocol", "decoding")
 """Groups that `rlvr evaluate` chooses from."""
 

@@ -68,7 +68,7 @@ class EvaluationConfig:
         benchmarks: names of `configs/benchmark/`, or YAML files of your own.
         benchmarks_dir: a folder with the benchmarks' files, instead of the hub.
         limit: problems asked per benchmark, at most; the first ones. For trials: scores of a part are marked as such.
-        protocol: the named protocol that the next eight fields come from.
+        protocol: the named protocol that the next ten fields come from.
         template: as `data.template`: `none`, `paper_8020`, `qwen_boxed`, `chat`, or a text with `{question}`.
         chat: put the prompt into the model's chat template.
         system: system prompt of the chat.
@@ -85,7 +85,7 @@ class EvaluationConfig:
         batch_size: rows generated for at once by transformers; memory and speed only.
         processes: started by this command, each with its share of the samples; inside torchrun or accelerate launch
             leave it at 1.
-        revision: branch, tag or commit of a hub id.
+        revision: branch, tag or commit of a hub id; None for its default.
         dtype: `auto` for the checkpoint's own, `float32`, `bfloat16` or `float16`.
         attn_implementation: `sdpa`, `flash_attention_2` or `eager`; None for the model's default.
         trust_remote_code: run code that comes with the model; only for sources you trust.
@@ -145,6 +145,11 @@ class EvaluationConfig:
             raise UserError(f"seed is {self.seed}; expected 0 or more")
         if not self.model or not self.benchmarks:
             raise UserError("model and benchmarks need at least one entry, e.g. model=runs/x benchmarks=[math500]")
+        if self.system is not None and (self.template == "qwen_boxed" or not (self.chat or self.template == "chat")):
+            raise UserError(
+                f"system is set, but template={self.template} with chat={str(self.chat).lower()} has no place for it; "
+                "add chat=true, or set template=chat"
+            )
         if self.backend == "server" and not self.server.url:
             raise UserError("backend=server without server.url; set it, e.g. server.url=http://localhost:8000/v1")
         if self.backend != "transformers" and self.decoding is not None:

@@ -218,12 +218,16 @@ class EvaluationSection:
         problems: held-out problems used, at most.
         batch_size: problems generated for at once.
         max_completion_length: tokens; None for that of the rollouts.
+        contamination: benchmarks that the training prompts are searched for before a run starts, e.g. [math500].
+        benchmarks_dir: a folder with the benchmarks' files; None for the hub.
     """
 
     every: int = 0
     problems: int = 512
     batch_size: int = 256
     max_completion_length: int | None = None
+    contamination: list[str] = field(default_factory=list)
+    benchmarks_dir: str | None = None
 
     def __post_init__(self) -> None:
         at_least("evaluation", {"every": self.every}, 0)

@@ -55,21 +55,43 @@ class Hub(Table):
     def _load(self, split: str, setting: str) -> Source:
         if not self.path:
             raise UserError("data.path is empty; expected the id of a hub data set, e.g. data.path=openai/gsm8k")
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-
         what = f"data.path={self.path}" + (f" data.subset={self.subset}" if self.subset else "") + f" {setting}={split}"
         try:
-            rows = load_dataset(self.path, self.subset, split=split, revision=self.revision)
-        except ValueError as error:  # an unknown subset or split; the message lists those that exist
-            raise UserError(f"{what} cannot be loaded: {_first_line(error)}; set data.subset or {setting}") from None
-        except (OSError, RuntimeError, DatasetsError) as error:  # network errors are OSErrors too
+            return load_split(self.path, self.subset, split, self.revision, what)
+        except LookupError as error:
+            raise UserError(f"{what} cannot be loaded: {error}; set data.subset or {setting}") from None
+        except ConnectionError as error:
             raise UserError(
-                f"{what} cannot be loaded from the Hugging Face hub ({type(error).__name__}: {_first_line(error)}); "
-                "expected a public id, or one you have access to, and a network: check the name, HF_TOKEN, HF_ENDPOINT "
-                "and HF_HUB_OFFLINE, or download it elsewhere and use data=files data.train_files=FOLDER"
+                f"{what} cannot be loaded from the Hugging Face hub ({error}); expected a public id, or one you have "
+                "access to, and a network: check the name, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE, or download it "
+                "elsewhere and use data=files data.train_files=FOLDER"
             ) from None
-        return Source(what, [_part(split, rows)])
+
+
+def load_split(path: str, subset: str | None, split: str, revision: str | None, label: str) -> Source:
+    """The rows of a split of a hub data set.
+
+    Args:
+        path: `org/name`.
+        subset: the configuration of the data set; None where it has one only.
+        split: its name, with `datasets`' slices.
+        revision: a branch, tag or commit; None for the newest.
+        label: what messages call it.
+
+    Raises:
+        LookupError: for an unknown subset or split; the message lists those that exist.
+        ConnectionError: if the data set cannot be had.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        rows = load_dataset(path, subset, split=split, revision=revision)
+    except ValueError as error:
+        raise LookupError(_first_line(error)) from None
+    except (OSError, RuntimeError, DatasetsError) as error:  # network errors are OSErrors too
+        raise ConnectionError(f"{type(error).__name__}: {_first_line(error)}") from None
+    return Source(label, [_part(split, rows)])
 
 
 def _part(split: str, rows: Any) -> ArrowPart:

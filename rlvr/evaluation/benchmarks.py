@@ -14,7 +14,7 @@ from rlvr.config.convert import build
 from rlvr.data.base import Data, Gold, Problem, Prompt
 from rlvr.data.columns import Source, is_empty
 from rlvr.data.golds import accepted_forms, gold_style, read_golds
-from rlvr.data.hub import Hub
+from rlvr.data.hub import load_split
 from rlvr.data.mapping import find_gold_column, find_prompt_column
 from rlvr.data.reading import read_files
 from rlvr.data.templates import NAMES, PLACE
@@ -203,20 +203,16 @@ def _source(benchmark: Benchmark, own: Path | None, benchmarks_dir: Path | None)
         return read_files([str(own.parent / Path(benchmark.file).expanduser())], f"benchmark {benchmark.name}: file")
     if own is None and benchmarks_dir is not None:
         return _local(benchmark, Path(benchmarks_dir).expanduser())
-    try:
-        hub = Hub(
-            path=benchmark.path or "", subset=benchmark.subset, split=benchmark.split, revision=benchmark.revision
-        )
-        source = hub._train_source()
-    except UserError as error:
-        local = "" if own else f", or benchmarks_dir=FOLDER with {benchmark.file}"
-        raise UserError(
-            f"benchmark {benchmark.name} cannot be read from the hub; expected a network and access to "
-            f"{benchmark.path}{local}: {error}"
-        ) from None
     at = f" at {benchmark.revision}" if benchmark.revision else ""
-    source.label = f"{benchmark.path}{f' {benchmark.subset}' if benchmark.subset else ''} {benchmark.split}{at}"
-    return source
+    label = f"{benchmark.path}{f' {benchmark.subset}' if benchmark.subset else ''} {benchmark.split}{at}"
+    try:
+        return load_split(benchmark.path or "", benchmark.subset, benchmark.split, benchmark.revision, label)
+    except (LookupError, ConnectionError) as error:
+        local = "" if own else f", or benchmarks_dir=FOLDER with {benchmark.file} in it"
+        raise UserError(
+            f"benchmark {benchmark.name} cannot be read from the Hugging Face hub ({label}: {error}); expected a "
+            f"network and access to it{local}"
+        ) from None
 
 
 def _local(benchmark: Benchmark, folder: Path) -> Source:

@@ -25,6 +25,16 @@ def add_parsers(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     evaluate.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, e.g. samples=16 temperature=0.6")
+    contamination = commands.add_parser(
+        "contamination", help="say which benchmark problems stand in training prompts",
+        description="Compare training prompts with benchmarks by word n-grams. Settings are KEY=VALUE: those of data, "
+        "and benchmarks, benchmarks_dir, n.",
+    )  # fmt: skip
+    contamination.add_argument(
+        "overrides", nargs="+", metavar="KEY=VALUE", help="e.g. data=gsm8k benchmarks=[math500,aime24] n=13"
+    )
+    contamination.add_argument("--output", type=Path, metavar="FILE", help="every overlap, as CSV")
+    contamination.add_argument("--worst", type=int, default=10, metavar="N", help="problems shown one by one (10)")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -80,4 +90,24 @@ def grade_ledger(folder: Path, rules: dict[str, Any]) -> None:
         cell.verdicts.compact()
 
 
-COMMANDS = {"evaluate": evaluate}
+def contamination(arguments: argparse.Namespace) -> int:
+    """`rlvr contamination`."""
+    from rlvr.config.compose import compose, split_settings
+    from rlvr.config.convert import convert
+    from rlvr.evaluation.benchmarks import benchmark_names
+    from rlvr.evaluation.contamination import N
+    from rlvr.evaluation.contamination_table import show_contamination
+
+    own, rest = split_settings(arguments.overrides, ("benchmarks", "benchmarks_dir", "n"))
+    names = convert(
+        own.get("benchmarks", [name for name in benchmark_names() if name != "arithmetic"]), list[str], "benchmarks"
+    )
+    folder = own.get("benchmarks_dir")
+    show_contamination(
+        compose(rest).data.train(), names, None if folder is None else Path(str(folder)).expanduser(),
+        n=convert(own.get("n", N), int, "n"), worst=arguments.worst, csv_path=arguments.output,
+    )  # fmt: skip
+    return 0
+
+
+COMMANDS = {"evaluate": evaluate, "contamination": contamination}

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from rlvr.data.base import Problem
+from rlvr.evaluation.backends.transformers import TransformersBackend
+from rlvr.evaluation.requests import Key, Request, Sampling, sample_seed
 from rlvr.rewards.grade import grade_many
 from rlvr.rewards.policy import Policy
 from rlvr.rewards.verdict import Verdict
@@ -36,22 +36,6 @@ def accuracy(answers: Sequence[Answer]) -> float:
     return sum(answer.verdict.correct for answer in answers) / max(len(answers), 1)
 
 
-def encode_prompts(tokenizer: Any, problems: Sequence[Problem]) -> Any:
-    """Left-padded `input_ids` and `attention_mask`, as in training: chats go through the tokenizer's template, which
-    writes the special tokens itself; plain prompts get the tokenizer's."""
-    chats = any(not isinstance(problem.prompt, str) for problem in problems)
-    texts = [
-        problem.prompt
-        if isinstance(problem.prompt, str)
-        else tokenizer.apply_chat_template(problem.prompt, tokenize=False, add_generation_prompt=True)
-        for problem in problems
-    ]
-    return tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False,
-        add_special_tokens=not chats,
-    )  # fmt: skip
-
-
 def sample_and_grade(
     model: Any,
     tokenizer: Any,
@@ -62,9 +46,10 @@ def sample_and_grade(
     batch_size: int = 256,
     policy: Policy | None = None,
 ) -> list[Answer]:
-    """Sample one answer to each problem and grade it.
+    """Sample one answer to each problem, as `rlvr evaluate` does, and grade it.
 
-    The generators of the caller are left as they were, so that evaluating does not change a training run.
+    No generator is used, so that evaluating does not change a training run; each problem has its own seed, so that the
+    same problem is asked alike before and after, whatever the batch.
 
     Args:
         model: a causal language model that can `generate`; its mode is restored.
@@ -79,52 +64,23 @@ def sample_and_grade(
     Returns:
         One answer per problem, in order.
     """
-    devices = [model.device] if model.device.type == "cuda" else []
+    keys = [Key("heldout", problem.prompt_id, index) for index, problem in enumerate(problems)]
+    requests = [
+        Request(key, problem.prompt, sample_seed(seed, key)) for key, problem in zip(keys, problems, strict=True)
+    ]
+    backend = TransformersBackend(model, tokenizer, batch_size)
     was_training = model.training
     model.eval()
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(seed)
-            return [
-                answer
-                for start in range(0, len(problems), batch_size)
-                for answer in _batch(
-                    model, tokenizer, problems[start : start + batch_size], max_new_tokens, temperature, policy
-                )
-            ]
+        sampling = Sampling(temperature=temperature, max_tokens=max_new_tokens)
+        drawn = {sample.key: sample for samples in backend.generate(requests, sampling) for sample in samples}
     finally:
         model.train(was_training)
-
-
-def _batch(
-    model: Any,
-    tokenizer: Any,
-    problems: Sequence[Problem],
-    max_new_tokens: int,
-    temperature: float,
-    policy: Policy | None,
-) -> list[Answer]:
-    inputs = encode_prompts(tokenizer, problems).to(model.device)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    ends = model.generation_config.eos_token_id
-    end_ids = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])}
-    output = model.generate(
-        **inputs, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=sorted(end_ids),
-        top_p=1.0, top_k=0, **sampling,
-    )  # fmt: skip
-    rows = [_until_end(row, end_ids) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
-    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-    truncated = [row[-1] not in end_ids for row in rows]
-    verdicts = grade_many(texts, [problem.gold for problem in problems], truncated, policy=policy)
+    samples = [drawn[key] for key in keys]
+    cut = [sample.finish_reason == "length" for sample in samples]
+    golds = [problem.gold for problem in problems]
+    verdicts = grade_many([sample.completion for sample in samples], golds, cut, policy=policy)
     return [
-        Answer(problem, text, len(row), cut, verdict)
-        for problem, text, row, cut, verdict in zip(problems, texts, rows, truncated, verdicts, strict=True)
+        Answer(problem, sample.completion, sample.token_count, truncated, verdict)
+        for problem, sample, truncated, verdict in zip(problems, samples, cut, verdicts, strict=True)
     ]
-
-
-def _until_end(token_ids: list[int], end_ids: set[int]) -> list[int]:
-    """The tokens up to and with the first that ends the text."""
-    for index, token in enumerate(token_ids):
-        if token in end_ids:
-            return token_ids[: index + 1]
-    return token_ids

@@ -233,6 +233,10 @@ class RLVRTrainer(GRPOTrainer):
         for name, value in self.step_stats.reduce(self.ranks, counts).items():
             self._metrics["train"][name].append(value)
 
+    def note(self, name: str, value: float) -> None:
+        """A number for the log of the step that is going on."""
+        self._metrics["train"][name].append(value)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's metrics of the step, with the position in the data and the seconds of each phase."""
         if "loss" in logs:
