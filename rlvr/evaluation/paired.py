@@ -152,7 +152,9 @@ def compare_many(
     """Each candidate against the base, valid for whichever candidate is looked at afterwards.
 
     P-values: the step-down max-T sign-flip test of Westfall and Young (1993). A problem's sign is flipped for all
-    candidates at once, so their correlation is kept, and checkpoints of one run cost little. Intervals: simultaneous,
+    candidates at once, so their correlation is kept, and checkpoints of one run cost little. A candidate alone is
+    tested exactly up to the drawn flips; the maximum is exact in the limit of many problems, because differences from
+    one base share its noise and need not be symmetric together. Intervals: simultaneous,
     with the quantile of the largest |t| of all candidates in place of Student's, from sign flips of the residuals.
 
     Args:

@@ -308,4 +308,4 @@ def test_coverage_of_the_whole_grid(problems: int) -> None:
 def test_family_wise_error_with_many_worlds() -> None:
     error, held = family(4000, 999)
     assert error == pytest.approx(0.05, abs=0.012)
-    assert 0.94 <= held <= 0.975
+    assert 0.93 <= held <= 0.97
