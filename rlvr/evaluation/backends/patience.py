@@ -65,10 +65,10 @@ class Patience:
             wait = min(wait, left) if told_to_wait is None else told_to_wait
             if left <= 0 or wait > left:
                 told = "" if told_to_wait is None else f", which asks to wait {told_to_wait:.0f} s"
+                tried = f"{attempts} attempt{'s' if attempts > 1 else ''} failed in {now - failed_at:.1f} s"
                 raise UserError(
-                    f"{self.url}: {attempts} attempts failed in {now - failed_at:.1f} s, and patience ends after "
-                    f"{self.seconds:g} s; the last: {trouble}{told}; see to the server, and run the same command again "
-                    "to go on"
+                    f"{self.url}: {tried}, and patience ends after {self.seconds:g} s; the last: {trouble}{told}; see "
+                    "to the server, and run the same command again to go on"
                 )
             self._warn(f"{self.url}: {trouble}; the next attempt is in {wait:.1f} s")
             await asyncio.sleep(wait)
