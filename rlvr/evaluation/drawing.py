@@ -14,8 +14,8 @@ from rlvr.evaluation.requests import Sampling
 from rlvr.maths.order import HASH_BITS, random_keys
 
 TOLERANCE = 1e-4
-"""Probabilities (and logits, for greedy) closer than this to a boundary make a draw doubtful. A float32 forward pass in
-another batch moves them by about 1e-6."""
+"""Probabilities (and logits, for greedy) closer than this to a boundary make a draw doubtful; divided by temperatures
+below 1, which spread the logits. A float32 forward pass in another batch moves logits by about 1e-6."""
 
 
 class Draw(NamedTuple):
@@ -55,39 +55,42 @@ def draw(logits: Tensor, numbers: Tensor, sampling: Sampling) -> Draw:
         return Draw(best.indices[:, 0], gap < TOLERANCE)
     probs = torch.softmax(logits.double() / sampling.temperature, dim=-1)
     doubtful = torch.zeros(len(probs), dtype=torch.bool, device=probs.device)
+    tolerance = TOLERANCE / min(1.0, sampling.temperature)
     if 0 < sampling.top_k < probs.shape[-1]:
         edge = probs.topk(sampling.top_k + 1, dim=-1).values
-        doubtful |= edge[:, -2] - edge[:, -1] < TOLERANCE * edge[:, -2]
+        doubtful |= edge[:, -2] - edge[:, -1] < tolerance * edge[:, -2]
         probs = probs.masked_fill(probs < edge[:, -2:-1], 0.0)
         probs = probs / probs.sum(dim=-1, keepdim=True)
     if sampling.top_p < 1:
-        probs, close = _nucleus(probs, sampling.top_p)
+        probs, close = _nucleus(probs, sampling.top_p, tolerance)
         doubtful |= close
-    return _inverse(probs, numbers, doubtful)
+    return _inverse(probs, numbers, doubtful, tolerance)
 
 
-def _nucleus(probs: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+def _nucleus(probs: Tensor, top_p: float, tolerance: float) -> tuple[Tensor, Tensor]:
     """The fewest tokens, likeliest first, that have at least `top_p` together (arXiv 1904.09751)."""
     ordered, order = probs.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(dim=-1) - ordered
     kept = before < top_p
     last = kept.sum(dim=-1, keepdim=True) - 1
     # Which token is the last one in hangs on the sum before it, and on a gap to the next likeliest.
-    sums_close = ((before - top_p).abs() < TOLERANCE).any(dim=-1)
+    sums_close = ((before - top_p).abs() < tolerance).any(dim=-1)
     following = (last + 1).clamp(max=probs.shape[-1] - 1)
     gap = (ordered.gather(-1, last) - ordered.gather(-1, following)).squeeze(-1)
-    tie = (gap < TOLERANCE * ordered.gather(-1, last).squeeze(-1)) & (last != following).squeeze(-1)
+    tie = (gap < tolerance * ordered.gather(-1, last).squeeze(-1)) & (last != following).squeeze(-1)
     mask = torch.zeros_like(kept).scatter(-1, order, kept)
     cut = probs.masked_fill(~mask, 0.0)
     return cut / cut.sum(dim=-1, keepdim=True), sums_close | tie
 
 
-def _inverse(probs: Tensor, numbers: Tensor, doubtful: Tensor) -> Draw:
+def _inverse(probs: Tensor, numbers: Tensor, doubtful: Tensor, tolerance: float) -> Draw:
     """The token whose interval of the cumulative distribution, in the order of the vocabulary, holds the number."""
     cumulative = probs.cumsum(dim=-1)
-    target = (numbers.to(probs.device) * cumulative[:, -1])[:, None]
+    total = cumulative[:, -1:]
+    # Below the total, which the product may be rounded to: behind it stand tokens of probability 0.
+    target = (numbers.to(probs.device)[:, None] * total).minimum(total.nextafter(torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, target, right=True).clamp(max=probs.shape[-1] - 1)
     upper = cumulative.gather(-1, tokens)
     lower = upper - probs.gather(-1, tokens)
-    close = ((upper - target).abs() < TOLERANCE) | ((target - lower).abs() < TOLERANCE)
+    close = ((upper - target).abs() < tolerance) | ((target - lower).abs() < tolerance)
     return Draw(tokens.squeeze(-1), doubtful | close.squeeze(-1))
