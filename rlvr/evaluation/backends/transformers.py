@@ -57,6 +57,7 @@ class TransformersBackend:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         self.model, self.tokenizer, self.batch_size, self.decoding = model, tokenizer, batch_size, decoding
         self.engine = f"transformers {str(model.dtype).removeprefix('torch.')}"
+        self.positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])}
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.ends)
@@ -93,8 +94,7 @@ class TransformersBackend:
             torch.cuda.empty_cache()
 
     def _rows(self, requests: Sequence[Request], sampling: Sampling) -> list[_Row]:
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        rows = []
+        rows, positions = [], self.positions
         for request, prompt in zip(requests, encode_requests(self.tokenizer, requests), strict=True):
             room = sampling.max_tokens if positions is None else min(sampling.max_tokens, positions - len(prompt))
             if room < 1:
@@ -121,10 +121,14 @@ class TransformersBackend:
         padded = [[self.pad] * (width - row.length) + row.prompt + row.drawn for row in rows]
         mask = [[0] * (width - row.length) + [1] * row.length for row in rows]
         steps = max(row.left for row in rows)
+        if self.positions is not None:  # an ended row takes positions too, as long as the batch goes on
+            steps = min(steps, self.positions - width)
         chooser = _Chooser(self, rows, sampling, width)
         stopper = _Stopper(self, rows, width)
         # A configuration of its own: the checkpoint's may hold penalties and cuts that the protocol does not name.
-        own, self.model.generation_config = self.model.generation_config, GenerationConfig()
+        # An adapter's generate() takes that of the model under it.
+        bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        own, bare.generation_config = bare.generation_config, GenerationConfig()
         try:
             with torch.no_grad():
                 output = self.model.generate(
@@ -133,7 +137,7 @@ class TransformersBackend:
                     logits_processor=LogitsProcessorList([chooser]), stopping_criteria=StoppingCriteriaList([stopper]),
                 )  # fmt: skip
         finally:
-            self.model.generation_config = own
+            bare.generation_config = own
         for row, tokens in zip(rows, output[:, width : stopper.length].tolist(), strict=True):
             for token in tokens[: row.left]:
                 row.drawn.append(token)
