@@ -1,16 +1,17 @@
 """The ledger: every sample and every verdict is a row, in Parquet files that are only ever added.
 
-A cell is one checkpoint on one benchmark under one way of drawing, with one seed. Its folder holds `part-*.parquet`,
-written as samples come in, and `rows.parquet`, into which they are put together, sorted, when nothing is missing. A
-file is written beside its place, flushed to the disk and then renamed; what is torn in spite of that (a full disk, a
-lost machine) is found when a cell is opened, set aside, and drawn again.
+A cell is one checkpoint on one benchmark under one way of drawing, with one seed. Its folder holds
+`part-TIME-DIGEST.parquet`, written as samples come in, and `rows-DIGEST.parquet`, into which they are put together,
+sorted, when nothing is missing. A file is written beside its place, flushed to the disk and then renamed. What is torn
+in spite of that (a full disk, a lost machine) no longer has the digest of its name: it is found when a cell is opened,
+set aside, and drawn again. Parquet's own checksums cover the pages only, not the footer.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +40,19 @@ ROW = (
 )  # fmt: skip
 """The columns of a whole row, as `rlvr.evaluation.ledger.Cell.rows` gives them."""
 
+KEY = ("protocol_hash", "problem_id", "sample")
+"""What tells rows apart; samples have no protocol."""
+
 ROW_GROUP = 1024
 STALE_SECONDS = 600.0
 """Half-written files of this age belong to no living process."""
 
 
 def gold_text(gold: str | Sequence[str]) -> str:
-    """A gold as one text; several accepted forms as a JSON list."""
-    return gold if isinstance(gold, str) else json.dumps(list(gold), ensure_ascii=False)
+    """A gold as one text: several accepted forms as a JSON list; so is a text that looks like such a list."""
+    if isinstance(gold, str):
+        return gold if gold_value(gold) == gold else json.dumps([gold], ensure_ascii=False)
+    return json.dumps(list(gold), ensure_ascii=False)
 
 
 def gold_value(text: str) -> str | tuple[str, ...]:
@@ -59,19 +65,41 @@ def gold_value(text: str) -> str | tuple[str, ...]:
     return text
 
 
-def write_durably(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file whole or not at all: beside its place, flushed, renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def write_durably(table: pa.Table, folder: Path, name: str) -> Path:
+    """Write `NAME-DIGEST.parquet` whole or not at all: beside its place, flushed, renamed.
+
+    Args:
+        table: rows; equal tables make equal files.
+        folder: which exists.
+        name: what the file's name begins with.
+
+    Returns:
+        The file.
+    """
+    partial = folder / f".{name}.{os.getpid()}.partial"
     with partial.open("wb") as file:
-        pq.write_table(table, file, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            table.combine_chunks(), file, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
+        )
         file.flush()
         os.fsync(file.fileno())
+    path = folder / f"{name}-{_digest(partial)}.parquet"
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _flush_folder(folder)
+    return path
+
+
+def _flush_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def read_checked(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table | None:
@@ -79,7 +107,7 @@ def read_checked(path: Path, columns: Sequence[str] | None = None, where: Any = 
     names = None if columns is None else list(columns)
     try:
         return pq.read_table(path, columns=names, filters=where, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return None
 
 
@@ -96,7 +124,7 @@ class Store:
     schema: pa.Schema
 
     def files(self) -> list[Path]:
-        """The whole files; `rows.parquet` first, so that it wins over parts that a kill has left beside it."""
+        """The whole files; `rows-*` first, so that they win over parts that a kill has left beside them."""
         return sorted(self.folder.glob("*.parquet"), key=lambda path: (path.name.startswith("part-"), path.name))
 
     def repair(self) -> list[Path]:
@@ -107,7 +135,7 @@ class Store:
         """
         torn = []
         for path in self.files():
-            if read_checked(path) is None:
+            if _digest(path) != path.stem.rpartition("-")[2]:
                 path.replace(path.with_suffix(".torn"))
                 torn.append(path)
         for partial in self.folder.glob(".*.partial"):
@@ -121,7 +149,7 @@ class Store:
         table = pa.Table.from_pylist(list(rows), schema=self.schema)
         if len(table):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_durably(table, self.folder / f"part-{time.time_ns()}-{uuid.uuid4().hex[:8]}.parquet")
+            write_durably(table, self.folder, f"part-{time.time_ns()}")
 
     def read(self, columns: Sequence[str] | None = None, problems: Sequence[str] | None = None) -> pa.Table:
         """Rows, of which those with the same problem, sample and protocol count once, sorted by these.
@@ -133,7 +161,7 @@ class Store:
         Raises:
             UserError: for a torn file; `repair` sets it aside.
         """
-        key = [name for name in ("protocol_hash", "problem_id", "sample") if name in self.schema.names]
+        key = [name for name in KEY if name in self.schema.names]
         wanted = list(self.schema.names if columns is None else columns)
         where = None if problems is None else pc.field("problem_id").isin(list(problems))
         tables = []
@@ -149,13 +177,17 @@ class Store:
         return _unique(pa.concat_tables(tables), key).select(wanted)
 
     def compact(self) -> None:
-        """Put all parts into `rows.parquet`. Killed in between, the same rows stand twice and count once."""
-        parts = self.files()
-        if len(parts) > 1 or any(path.name.startswith("part-") for path in parts):
-            write_durably(self.read(), self.folder / "rows.parquet")
-            for path in parts:
-                if path.name != "rows.parquet":
-                    path.unlink()
+        """Put all files into one. Killed in between, the same rows stand twice and count once."""
+        files = self.files()
+        if len(files) > 1 or any(path.name.startswith("part-") for path in files):
+            self.replace(self.read(), files)
+
+    def replace(self, table: pa.Table, files: Sequence[Path]) -> None:
+        """Put rows in the place of files."""
+        written = write_durably(table, self.folder, "rows")
+        for path in files:
+            if path != written:
+                path.unlink()
 
 
 def _unique(table: pa.Table, key: list[str]) -> pa.Table:
@@ -186,6 +218,20 @@ class Cell:
         """Verdicts on them; one set per grading."""
         return Store(self.folder / "verdicts", VERDICTS)
 
+    def mend(self) -> list[Path]:
+        """Set torn files aside, and with lost samples their verdicts: what is drawn again may be another answer.
+
+        Returns:
+            The files that were torn.
+        """
+        lost = self.samples.repair()
+        torn = lost + self.verdicts.repair()
+        if lost and (files := self.verdicts.files()):
+            kept = self.samples.read(["problem_id", "sample"])
+            table = self.verdicts.read().join(kept, keys=["problem_id", "sample"], join_type="left semi")
+            self.verdicts.replace(_unique(table, list(KEY)), files)
+        return torn
+
     def describe(self) -> dict[str, Any]:
         """What `cell.json` says: checkpoint, step, benchmark, seed, drawing, protocols by hash."""
         return json.loads((self.folder / "cell.json").read_text(encoding="utf-8"))
@@ -194,7 +240,10 @@ class Cell:
         """Write `cell.json`, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".cell.{os.getpid()}.partial"
-        partial.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(self.folder / "cell.json")
 
     def rows(self, protocol_hash: str, columns: Sequence[str] = ROW) -> pa.Table:
