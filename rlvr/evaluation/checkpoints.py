@@ -79,11 +79,29 @@ def find_checkpoints(given: Sequence[str], watch: bool = False) -> list[Checkpoi
     return list(dict.fromkeys(found))
 
 
+def find_runs(given: Sequence[str]) -> list[Path]:
+    """The run folders among what a setting stands for."""
+    return [folder for text in given for folder in _matches(text) if is_run(folder)]
+
+
+def _matches(text: str) -> list[Path]:
+    """The paths that a path or glob stands for, checkpoint-9 before checkpoint-10."""
+    path = Path(text).expanduser()
+    if glob.has_magic(text):
+        return sorted((Path(match) for match in glob.glob(str(path))), key=_by_number)
+    return [path]
+
+
+def _is_half(path: Path) -> bool:
+    """Whether a folder is a checkpoint that a run has not finished writing."""
+    run = _in_run(path)
+    return run is not None and path not in RunFolder(run).complete_checkpoints()
+
+
 def _find(text: str, watch: bool) -> list[Checkpoint]:
     path = Path(text).expanduser()
     if glob.has_magic(text):
-        folders = sorted((Path(match) for match in glob.glob(str(path))), key=_by_number)
-        chosen = [folder for folder in folders if is_model(folder) or is_run(folder)]
+        chosen = [folder for folder in _matches(text) if (is_model(folder) or is_run(folder)) and not _is_half(folder)]
         if not chosen:
             raise UserError(
                 f"model={text} matches no model; expected folders that from_pretrained loads, or run folders"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -11,7 +12,7 @@ from rlvr.config.evaluation import EvaluationConfig, benchmarks_folder
 from rlvr.errors import UserError
 from rlvr.evaluation.backends.base import Backend
 from rlvr.evaluation.benchmarks import Loaded, load_benchmark
-from rlvr.evaluation.checkpoints import Checkpoint, checkpoint_hash, find_checkpoints, is_run
+from rlvr.evaluation.checkpoints import Checkpoint, checkpoint_hash, find_checkpoints, find_runs
 from rlvr.evaluation.grading import grade_cell
 from rlvr.evaluation.ledger import Cell, Ledger, gold_text
 from rlvr.evaluation.opening import engine_of, open_backend
@@ -113,23 +114,24 @@ class Evaluation:
             The cells, filled and graded.
         """
         done: dict[Checkpoint, list[Task]] = {}
+        ended = not self.config.watch
         while True:
             due = self.workers.share([checkpoint for checkpoint in self.checkpoints if checkpoint not in done])
             for checkpoint in due:
                 done[checkpoint] = self._checkpoint(checkpoint)
             if due and after is not None and self.workers.is_main:
                 after([task for tasks in done.values() for task in tasks])
-            ended = self.workers.share(not self.config.watch or (not due and self._runs_ended()))
-            if ended:
+            if ended and (not due or not self.config.watch):
                 return [task for tasks in done.values() for task in tasks]
             if not due:
                 time.sleep(self.config.poll)
+            # Before the search: what a run has saved when it ends is then found by it.
+            ended = self.workers.share(self._runs_ended())
             self.checkpoints = self._find()
 
     def _runs_ended(self) -> bool:
-        """Whether every run that is watched has written its summary; looked at before the search for checkpoints."""
-        runs = [Path(text) for text in self.config.model if is_run(Path(text))]
-        return all(RunFolder(run).summary.exists() for run in runs)
+        """Whether every run that is watched has written its summary."""
+        return all(RunFolder(run).summary.exists() for run in find_runs(self.config.model))
 
     def _checkpoint(self, checkpoint: Checkpoint) -> list[Task]:
         tasks = self.workers.share(self._tasks(checkpoint) if self.workers.is_main else None)
@@ -166,10 +168,14 @@ class Evaluation:
 
     def _open(self, task: Task) -> None:
         """Make the cell, or mend it."""
-        for store in (task.cell.samples, task.cell.verdicts):
-            for path in store.repair():
-                self.say(f"{path} was torn and set aside; what it held is drawn or graded again", style="yellow")
-        described = task.cell.describe() if (task.cell.folder / "cell.json").exists() else {"protocols": {}}
+        for path in task.cell.mend():
+            self.say(f"{path} was torn and set aside; what it held is drawn or graded again", style="yellow")
+        described: dict[str, Any] = {"protocols": {}}
+        if (task.cell.folder / "cell.json").exists():
+            try:
+                described = task.cell.describe()
+            except ValueError:
+                self.say(f"{task.cell.folder}/cell.json was torn and is written anew", style="yellow")
         protocol = {"name": task.protocol.name, **task.protocol.everything()}
         described["protocols"][task.protocol.hash] = protocol
         described |= {"checkpoint": task.checkpoint.label, "checkpoint_hash": task.hash, "step": task.checkpoint.step}
