@@ -88,14 +88,20 @@ def _transformers(config: EvaluationConfig, checkpoint: Checkpoint) -> Any:
     attention = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, padding_side="left", **source)
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, dtype=getattr(torch, number_format(config, checkpoint)), **attention, **source
-        )
+        model, found = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path, dtype=getattr(torch, number_format(config, checkpoint)), output_loading_info=True,
+            **attention, **source,
+        )  # fmt: skip
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"model={checkpoint.label} cannot be loaded ({reason}); expected a causal language model"
         ) from None
+    lost = sorted(found["missing_keys"])  # transformers fills them with random numbers
+    if lost:
+        raise UserError(
+            f"model={checkpoint.label} lacks {len(lost)} weights, the first is {lost[0]}; expected a whole checkpoint"
+        )
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of model={checkpoint.label} has no end-of-text token; set eos_token in it")
     model.to(device)  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def protocol_of(config: EvaluationConfig, benchmark: Loaded, engine: str) -> Pro
         benchmark={"name": benchmark.name, "version": benchmark.version, "digest": benchmark.digest},
         template=template,
         chat=chat,
-        system=config.system if chat else None,
+        system=config.system if chat or template == "chat" else None,
         sampling=Sampling(config.temperature, config.top_p, config.top_k, benchmark.max_tokens or config.max_tokens),
         decoding=decoding,
         engine=engine,
