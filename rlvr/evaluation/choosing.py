@@ -142,8 +142,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+def _shown(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return "(absent)"
+    text = repr(values[key]) if isinstance(values[key], str) else str(values[key])
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 
 
@@ -155,11 +157,10 @@ def protocol_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         b: what another stands for.
     """
     one, other = ({k: v for k, v in _flat(p).items() if k != "name"} for p in (a, b))
-    absent = "(absent)"
     return [
-        f"{key} {_shown(one.get(key, absent))} against {_shown(other.get(key, absent))}"
+        f"{key} {_shown(one, key)} against {_shown(other, key)}"
         for key in dict.fromkeys([*one, *other])
-        if one.get(key, absent) != other.get(key, absent)
+        if key not in one or key not in other or one[key] != other[key]
     ]
 
 

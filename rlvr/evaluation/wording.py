@@ -97,12 +97,12 @@ def rich_tables(sheet: Sheet, width: int) -> "Group":
     """
     from rich.console import Group
 
-    if sum(_width(sheet, index) for index in range(len(sheet.columns))) <= width:
+    if sum(_width(sheet, index) for index in range(len(sheet.columns))) <= width + GAP:
         return Group(_rich_table(sheet.title, sheet.columns, sheet.rows, sheet.left))
     rows = [[cell.replace(" (", "\n(") for cell in row] for row in sheet.rows]
     folded = Sheet(sheet.title, sheet.columns, rows, left=sheet.left)
     keys = [index for index, column in enumerate(sheet.columns) if column in sheet.left]
-    room = width - sum(min(_width(folded, index), NARROW_TEXT) for index in keys)
+    room = width + GAP - sum(min(_width(folded, index), NARROW_TEXT) for index in keys)
     parts: list[list[int]] = [[]]
     for index in (index for index in range(len(sheet.columns)) if index not in keys):
         if parts[-1] and sum(_width(folded, one) for one in [*parts[-1], index]) > room:
@@ -131,7 +131,7 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(
         title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
-        collapse_padding=True,
+        show_edge=False, collapse_padding=True,
     )  # fmt: skip
     for column in columns:
         is_text = column in left

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr.report.drawing import DASHES, PANEL_HEIGHT, STAND_INS, WIDTH, Line, _inline
 from rlvr.report.figures import Figure
+from rlvr.report.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +142,7 @@ def _spread(rows: list["Summary"]) -> list["Summary"]:
 
 def _curve(label: str, x: list[float], values: Sequence[Any], place: int) -> Line:
     y, low, high = ([getattr(value, name) for value in values] for name in ("mean", "low", "high"))
-    return Line(label, x, y, COLOURS[place % len(COLOURS)], list(DASHES)[place % len(DASHES)], low, high)
+    return Line(visible(label), x, y, COLOURS[place % len(COLOURS)], list(DASHES)[place % len(DASHES)], low, high)
 
 
 def _columns(lines: Sequence[Line]) -> int:
