@@ -7,7 +7,7 @@ from typing import Any
 
 from rlvr.config.evaluation import EvaluationConfig, changed_fields
 from rlvr.data.base import Prompt
-from rlvr.data.templates import PAPER_8020, check_template, render_prompt
+from rlvr.data.templates import BOXED_INSTRUCTION, PAPER_8020, check_template, render_prompt
 from rlvr.evaluation.benchmarks import Loaded
 from rlvr.evaluation.requests import Sampling
 from rlvr.rewards.policy import Policy
@@ -24,7 +24,7 @@ class Protocol:
     Attributes:
         name: of the named protocol, with what was changed, for people.
         benchmark: name, version and digest of the problems.
-        template: as rendered: `paper_8020` stands as its text.
+        template: a name or a text; hashed as the text that a name stands for.
         chat: whether the model's chat template was applied.
         system: of the chat.
         sampling: how tokens were drawn.
@@ -54,9 +54,10 @@ class Protocol:
 
     def drawing(self) -> dict[str, Any]:
         """What the completions depend on."""
-        template = PAPER_8020 if self.template == "paper_8020" else self.template
+        texts = {"paper_8020": PAPER_8020, "qwen_boxed": f"qwen_boxed: {BOXED_INSTRUCTION}"}
         return {
-            "benchmark": self.benchmark, "template": template, "chat": self.chat, "system": self.system,
+            "benchmark": self.benchmark, "template": texts.get(self.template, self.template),
+            "chat": self.chat, "system": self.system,
             "sampling": asdict(self.sampling), "decoding": self.decoding, "engine": self.engine,
         }  # fmt: skip
 
