@@ -166,7 +166,8 @@ def _block(scores: Sequence[Scores], keys: Sequence[str], benchmark: str, names:
     total = max(one.total for one in merged)
     if len(common) < max(total, *(len(one.problems) for one in merged)):
         asked = ", ".join(f"{names[key]} {len(one.problems)}" for key, one in zip(keys, merged, strict=True))
-        notes.append(f"{benchmark}: the {len(common)} of {total} problems that all were asked ({asked}).")
+        differ = f" ({asked})" if any(len(one.problems) != len(common) for one in merged) else ""
+        notes.append(f"{benchmark}: the {len(common)} of {total} problems that all were asked{differ}.")
     seeds = [sorted({one.seed for one in part}) for part in parts]
     if any(one != seeds[0] for one in seeds):
         listed = ", ".join(f"{names[key]} {' and '.join(map(str, one))}" for key, one in zip(keys, seeds, strict=True))

@@ -44,12 +44,13 @@ def metrics_of(summary: Summary) -> dict[str, float]:
 
     Returns:
         `evaluation/BENCHMARK/avg@n`, its limits `low` and `high`, `pass@k`, `maj@k`, `truncated`, `no_answer`, all from
-        0 to 1, and `tokens`.
+        0 to 1, `tokens`, and `problems` of `problems_total`, so that a part cannot pass for the whole.
     """
     values = {"avg@n": summary.avg.mean, "low": summary.avg.low, "high": summary.avg.high}
     values |= {f"pass@{k}": value.mean for k, value in summary.pass_at.items()}
     values |= {f"maj@{k}": value.mean for k, value in summary.maj_at.items()}
     values |= {"truncated": summary.truncated, "no_answer": summary.no_answer, "tokens": summary.tokens}
+    values |= {"problems": summary.problems, "problems_total": summary.total}
     return {f"evaluation/{summary.benchmark}/{name}": value for name, value in values.items()}
 
 

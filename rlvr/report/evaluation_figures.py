@@ -57,6 +57,7 @@ def accuracy_figures(summaries: Sequence["Summary"], names: dict[str, str], pref
                 )
             )
         caption = "Mean over problems of the share of right samples; bands are 95 % intervals of each checkpoint alone."
+        caption += _part(rows)
         caption += f" The first {MOST_LINES} of {len(runs)} runs." if len(runs) > MOST_LINES else ""
         heading = f"Accuracy on {_title(benchmark)}"
         svg = _draw(lines, f"{prefix}{index}", f"{heading} by optimizer step", "optimizer step", powers=False)
@@ -77,7 +78,7 @@ def pass_figures(summaries: Sequence["Summary"], names: dict[str, str], prefix: 
         curves = [row for row in rows if len(row.pass_at) > 1]
         if not curves:
             continue
-        shown = _spread(curves)
+        shown = _chosen(curves)
         lines = [
             _curve(
                 names[row.checkpoint_hash] + _mark(row, rows), list(map(float, row.pass_at)),
@@ -87,8 +88,11 @@ def pass_figures(summaries: Sequence["Summary"], names: dict[str, str], prefix: 
         ]  # fmt: skip
         caption = "Probability that k samples hold a right one, without bias from the samples drawn; bands are 95 % "
         caption += "intervals over problems, close to each other along a curve."
+        caption += _part(rows)
         if len(curves) > len(shown):
-            caption += f" {len(shown)} of {len(curves)} checkpoints, from the first to the last; the table has all."
+            caption += (
+                f" {len(shown)} of {len(curves)} checkpoints, the last of each run among them; the table has all."
+            )
         heading = f"pass@k on {_title(benchmark)}"
         svg = _draw(lines, f"{prefix}{index}", f"{heading} by k", "k", powers=True)
         figures.append(Figure(heading, svg, caption))
@@ -97,6 +101,12 @@ def pass_figures(summaries: Sequence["Summary"], names: dict[str, str], prefix: 
 
 def _title(benchmark: str) -> str:
     return f"{benchmark} benchmarks together" if benchmark.startswith("all ") else benchmark
+
+
+def _part(rows: Sequence["Summary"]) -> str:
+    """What to add to a caption where not all problems were asked."""
+    parts = list(dict.fromkeys(row.asked for row in rows if row.problems < row.total))
+    return f" Only a part was asked: {', '.join(parts)} problems." if parts else ""
 
 
 def _by_benchmark(summaries: Sequence["Summary"]) -> dict[str, list["Summary"]]:
@@ -133,11 +143,13 @@ def _run_name(start: str) -> str:
     return parts[-1].rstrip("-_") if parts else start
 
 
-def _spread(rows: list["Summary"]) -> list["Summary"]:
-    """At most `MOST_LINES`, evenly from the first to the last."""
-    if len(rows) <= MOST_LINES:
-        return rows
-    return [rows[round(place * (len(rows) - 1) / (MOST_LINES - 1))] for place in range(MOST_LINES)]
+def _chosen(rows: list["Summary"]) -> list["Summary"]:
+    """At most `MOST_LINES`: the last of each run, those without a step, the first of each run, and some between."""
+    runs = list(_runs(rows).values())
+    between = [rows[round(place * (len(rows) - 1) / (MOST_LINES - 1))] for place in range(MOST_LINES)]
+    wanted = [run[-1] for run in runs] + [row for row in rows if row.step is None] + [run[0] for run in runs]
+    places = dict.fromkeys(next(i for i, row in enumerate(rows) if row is one) for one in [*wanted, *between, *rows])
+    return [rows[place] for place in sorted(list(places)[:MOST_LINES])]
 
 
 def _curve(label: str, x: list[float], values: Sequence[Any], place: int) -> Line:

@@ -229,6 +229,18 @@ def test_what_is_shown_can_be_chosen(tmp_path: Path) -> None:
         shown(ledger, ks=[4])
 
 
+def test_texts_of_others_cannot_act_in_the_page(tmp_path: Path) -> None:
+    label, name = "<img src=x onerror=alert(1)>", "</svg><script>alert(2)</script>\u202e"
+    ledger = written(tmp_path / "led", [made([[1, 0]] * 3, checkpoint=label, name=name), *run_of([6, 9], name=name)])
+    shown(ledger)
+    page = (ledger / "results.html").read_text()
+    assert "<img" not in page
+    assert page.count("<script>") == 1, "the page's own"
+    assert page.count("</svg>") == page.count("<svg")
+    assert "\u202e" not in page
+    assert "<img" not in (ledger / "results.md").read_text().replace("\\<", "")
+
+
 def test_a_terminal_of_any_width_loses_no_number(tmp_path: Path) -> None:
     ledger = written(tmp_path / "led", [made([[1, 0]] * 3, checkpoint="models/[bold]a"), *run_of([6, 9])])
     wide = shown(ledger, width=150, output=tmp_path / "a.csv")
@@ -299,9 +311,17 @@ def test_figures_have_a_line_a_run_and_say_what_they_leave_out() -> None:
     assert figure.heading == "Accuracy on sums"
     (curves,) = pass_figures(rows, names, "b")
     assert "5 of 6 checkpoints" in curves.caption
-    assert curves.svg.count("/checkpoint-") == 4
+    shown_names = [name for name in names.values() if f">{name}<" in curves.svg]
+    assert shown_names == ["x/checkpoint-10", "x/checkpoint-30", "y/checkpoint-10", "y/checkpoint-20", "builtin"]
     assert accuracy_figures(rows[:1], names, "a") == [], "one checkpoint is no curve"
     assert pass_figures([summarise(one, ks=[2]) for one in scores], names, "b") == []
+
+
+def test_figures_say_that_a_part_was_asked() -> None:
+    scores = run_of([3, 6], total=500)
+    rows, names = [summarise(one) for one in scores], short_names(scores)
+    for figure in accuracy_figures(rows, names, "a") + pass_figures(rows, names, "b"):
+        assert "Only a part was asked: 12 of 500 problems." in figure.caption
 
 
 def test_curves_of_mixed_protocols_stay_apart() -> None:

@@ -13,9 +13,10 @@ from tests.evaluation.made_scores import made, run_of
 
 
 def test_the_names_of_the_numbers() -> None:
-    found = metrics_of(summarise(made([[1, 0], [1, 1]])))
-    names = ("avg@n", "low", "high", "pass@1", "pass@2", "maj@1", "maj@2", "truncated", "no_answer", "tokens")
-    assert set(found) == {f"evaluation/sums/{name}" for name in names}
+    found = metrics_of(summarise(made([[1, 0], [1, 1]], total=30)))
+    names = ["avg@n", "low", "high", "pass@1", "pass@2", "maj@1", "maj@2", "truncated", "no_answer", "tokens"]
+    assert list(found) == [f"evaluation/sums/{name}" for name in [*names, "problems", "problems_total"]]
+    assert [found[f"evaluation/sums/{name}"] for name in ("problems", "problems_total")] == [2, 30]
     assert found["evaluation/sums/avg@n"] == 0.75
     assert found["evaluation/sums/pass@2"] == 1.0
     assert found["evaluation/sums/low"] < 0.75 < found["evaluation/sums/high"]
