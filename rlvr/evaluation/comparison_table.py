@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr.errors import UserError
-from rlvr.evaluation.choosing import choose
+from rlvr.evaluation.choosing import choose, find_in_ledger
 from rlvr.evaluation.comparing import Comparison, Difference, compare
-from rlvr.evaluation.scores import read_ledger
+from rlvr.evaluation.scores import Scores, read_ledger
 from rlvr.evaluation.wording import (
     NOTHING,
     Sheet,
@@ -144,15 +144,26 @@ def show_comparison(
     """
     if output is not None and output.suffix not in (".csv", ".md"):
         raise UserError(f"output {output} ends in {output.suffix or 'nothing'}; expected .csv or .md")
-    scores = choose(read_ledger(ledger, benchmarks), None, protocol)
+    scores = _under(read_ledger(ledger, benchmarks), [a, *others], protocol)
     comparison = compare(scores, a, others, mixed=mixed, seed=seed)
     table = comparison_sheet(comparison)
     console.print(rich_tables(table, console.width))
     for line in table.notes:
         console.print(line, highlight=False, markup=False)
+    console.print()
     for line in sentences(comparison):
         console.print(line, highlight=False, markup=False, style="bold")
     if output is not None:
         is_csv = output.suffix == ".csv"
         write_whole(output, csv_text(comparison_rows(comparison)) if is_csv else comparison_markdown(comparison))
         console.print(f"written: {output}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _under(scores: Sequence[Scores], names: Sequence[str], protocol: str | None) -> list[Scores]:
+    """The scores under a protocol, which all of the named checkpoints must have."""
+    chosen = choose(scores, None, protocol)
+    have = {one.checkpoint_hash for one in chosen}
+    for name in names:
+        if have.isdisjoint(find_in_ledger(scores, name)):
+            raise UserError(f"{name} has no scores under protocol {protocol}; evaluate it so first, or choose another")
+    return chosen

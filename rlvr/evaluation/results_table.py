@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 INTERVALS = (
-    "In brackets 95 % intervals over problems: what another draw of as many problems and samples could have given, "
-    "not another training seed."
+    "In brackets 95 % intervals over problems, which cover the draw of the problems and of the samples, not of the "
+    "training seed."
 )
 
 
@@ -242,6 +242,7 @@ def show_results(
         console.print(rich_tables(table, console.width))
         for note in table.notes:
             console.print(note, highlight=False, markup=False)
+        console.print()
     written = _write(found, ledger, output)
     console.print(f"written: {', '.join(map(str, written))}", highlight=False, markup=False, soft_wrap=True)
 

@@ -108,10 +108,11 @@ def rich_tables(sheet: Sheet, width: int) -> "Group":
         if parts[-1] and sum(_width(folded, one) for one in [*parts[-1], index]) > room:
             parts.append([])
         parts[-1].append(index)
-    tables = []
+    tables: list[Table | str] = []
     for number, part in enumerate(parts):
         shown = [*keys, *part]
         cells = [[row[index] for index in shown] for row in rows]
+        tables += [""] * bool(number)
         tables.append(
             _rich_table("" if number else sheet.title, [sheet.columns[index] for index in shown], cells, sheet.left)
         )

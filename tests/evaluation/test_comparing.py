@@ -182,5 +182,5 @@ def test_a_comparison_of_a_ledger_on_the_disk(tmp_path: Path) -> None:
     assert "| b | sums | 12 | 50.0 % | 100.0 % | +50.0 (" in (tmp_path / "c.md").read_text()
     with pytest.raises(UserError, match=r"ends in .html; expected .csv or .md"):
         shown(ledger, "builtin", "b", output=tmp_path / "c.html")
-    with pytest.raises(UserError, match="b is no checkpoint"):
+    with pytest.raises(UserError, match="b has no scores under protocol cold"):
         shown(ledger, "builtin", "b", protocol="cold")
