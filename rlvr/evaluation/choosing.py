@@ -214,6 +214,9 @@ def sections(scores: Sequence[Scores]) -> list[list[Scores]]:
 def merge_seeds(parts: Sequence[Scores]) -> Scores:
     """Samples of several seeds as more samples of each problem.
 
+    Answer classes have names within a seed: wrong answers of two seeds that are equal but written in different ways
+    stay two classes of maj@k.
+
     Args:
         parts: of one checkpoint, benchmark and protocol; seeds differ.
 
