@@ -19,7 +19,7 @@ from rlvr.evaluation.opening import engine_of, open_backend
 from rlvr.evaluation.protocol import Protocol, protocol_of, short_hash
 from rlvr.evaluation.requests import Key, Request, Sample, sample_seed
 from rlvr.evaluation.workers import Workers
-from rlvr.run_folder import RunFolder
+from rlvr.run_folder import RunFolder, nearest_existing
 
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 5.0
@@ -82,8 +82,9 @@ class Evaluation:
         if config.backend == "vllm" and self.workers.world > 1:
             raise UserError("backend=vllm runs in one process; give it the GPUs with vllm.tensor_parallel_size=N")
         self.ledger = Ledger(Path(config.ledger).expanduser())
-        if self.ledger.folder.exists() and not self.ledger.folder.is_dir():
-            raise UserError(f"ledger={config.ledger} is a file; expected a folder, made if it does not exist")
+        above = nearest_existing(self.ledger.folder)
+        if not above.is_dir():
+            raise UserError(f"ledger={config.ledger}: {above} is a file; expected a folder, made if it does not exist")
         self.benchmarks = self.workers.share(self._benchmarks() if self.workers.is_main else None)
         self.checkpoints = self._find()
         for benchmark in self.benchmarks:  # what does not fit is to be said before a model is loaded
