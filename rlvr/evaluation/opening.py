@@ -82,16 +82,18 @@ def _transformers(config: EvaluationConfig, checkpoint: Checkpoint) -> Any:
 
     from rlvr.evaluation.backends.transformers import TransformersBackend
 
+    loaded: Any
     transformers_logging.disable_progress_bar()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else "cpu"
     source = {"revision": config.revision or "main", "trust_remote_code": config.trust_remote_code}
     attention = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, padding_side="left", **source)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             checkpoint.path, dtype=getattr(torch, number_format(config, checkpoint)), output_loading_info=True,
             **attention, **source,
         )  # fmt: skip
+        model, found = loaded
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -104,5 +106,4 @@ def _transformers(config: EvaluationConfig, checkpoint: Checkpoint) -> Any:
         )
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of model={checkpoint.label} has no end-of-text token; set eos_token in it")
-    model.to(device)  # type: ignore[arg-type]
-    return TransformersBackend(model.eval(), tokenizer, config.batch_size, config.decoding)
+    return TransformersBackend(model.to(device).eval(), tokenizer, config.batch_size, config.decoding)

@@ -218,6 +218,7 @@ def show_results(
     mixed: bool = False,
     ks: Sequence[int] | None = None,
     output: Path | None = None,
+    only: Callable[[Scores], bool] | None = None,
 ) -> None:
     """Print what a ledger holds, and write it as `results.csv`, `results.md` and `results.html`.
 
@@ -231,13 +232,14 @@ def show_results(
         ks: k of pass@k and maj@k; None for the powers of two up to n.
         output: a folder for the three files, or a file that ends in `.csv`, `.md` or `.html` for that one alone; None
             for the ledger's folder.
+        only: what is printed; None for all that was chosen. The files have it all the same.
 
     Raises:
         UserError: if something is unknown, a k is above the samples of a problem, or a file cannot be written.
     """
     scores = choose(read_ledger(ledger, benchmarks), checkpoints, protocol)
     found = read_sections(scores, ks, mixed)
-    for section in found:
+    for section in found if only is None else read_sections([one for one in scores if only(one)], ks, mixed):
         table = sheet(section, intervals=False)
         console.print(rich_tables(table, console.width))
         for note in table.notes:
