@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,14 @@ def compose_evaluation(overrides: Sequence[str] = ()) -> EvaluationConfig:
     return convert_section(EvaluationConfig, values, decoding=chosen)
 
 
+@cache
+def _named(protocol: str) -> dict[str, Any]:
+    return merge([f"protocol={protocol}"], "evaluate")
+
+
 def changed_fields(config: EvaluationConfig) -> dict[str, Any]:
     """What differs from the named protocol, so that a changed one cannot pass for it."""
-    named = merge([f"protocol={config.protocol}"], "evaluate")
+    named = _named(config.protocol)
     return {
         name: getattr(config, name)
         for name in PROTOCOL_FIELDS
