@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging as transformers_logging
 
 from rlvr.assets import base_policy_path
+from rlvr.config.evaluation import EvaluationConfig
 from rlvr.data.arithmetic import Arithmetic
 from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.encoding import encode_requests
@@ -37,6 +38,10 @@ from rlvr.evaluation.requests import Key, Request, Sampling, sample_seed
 SHORT, LONG = 16, 160
 """Mean tokens of the two kinds of answers of `heavy_tail`."""
 LONG_EVERY = 20
+PLAIN = "plain generate, batches of {}"
+PLAIN_SIZES = (16, 32, 64, 128, 256)
+"""The peer gets the batch size at which it is fastest."""
+
 Draw = Callable[[list[Request], Sampling], list[int]]
 """Requests to lengths in tokens."""
 
@@ -168,7 +173,8 @@ def measure(
             started = time.perf_counter()
             lengths[name] = draw(requests[:count], sampling)
             seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["plain generate"]) / peers["plain generate"][1]
+    first = next(iter(peers))
+    base = statistics.median(seconds[first]) / peers[first][1]
     print(f"\n{case}: {len(requests)} requests, {rounds} rounds; tokens of an answer: mean, median, most")
     rows = []
     for name, (_, count) in peers.items():
@@ -180,7 +186,7 @@ def measure(
             "tokens": [round(statistics.mean(size), 1), statistics.median(size), max(size)],
         })  # fmt: skip
         row = rows[-1]
-        print(f"  {name:28} {row['samples_per_second']:>8} samples/s  x{row['speed_against_plain']:<6} {middle:7.2f} s "
+        print(f"  {name:32} {row['samples_per_second']:>8} samples/s  x{row['speed_against_plain']:<6} {middle:7.2f} s "
               f"({row['spread'][0]} to {row['spread'][1]}) for {count}; {row['tokens']}")  # fmt: skip
     print(json.dumps({"case": case, "threads": torch.get_num_threads(), "rows": rows}))
 
@@ -189,7 +195,6 @@ def main() -> None:
     """Run both cases."""
     parser = argparse.ArgumentParser(description="Time the back ends of rlvr evaluate.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--server", action="store_true", help="also ask `transformers serve`")
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
@@ -204,10 +209,10 @@ def main() -> None:
         "heavy_tail": (tail, requests_of(chains, 1), Sampling(max_tokens=4096), 64),
     }
     for case, (model, requests, sampling, few) in cases.items():
-        size = arguments.batch_size
+        size = fastest_plain(model, tokenizer, requests, sampling)
         peers: dict[str, tuple[Draw, int]] = {
-            "plain generate": (plain(model, tokenizer, size), len(requests)),
-            "transformers (default)": (ours(model, tokenizer, size), len(requests)),
+            PLAIN.format(size): (plain(model, tokenizer, size), len(requests)),
+            "transformers (default)": (ours(model, tokenizer, EvaluationConfig().batch_size), len(requests)),
             "continuous batching": (continuous(model, tokenizer), few),
         }
         with tempfile.TemporaryDirectory() as folder:
