@@ -79,7 +79,7 @@ def write_benchmarks(folder: Path, problems: int = 3) -> Path:
     for name in BENCHMARKS[:-1]:
         rows = []
         for index in range(problems):
-            question, gold = f"What is {index} and {name}?" + " Really." * (7 * index), str(index)
+            question, gold = f"What is {index} and {name}?" + " Really." * (7 * (index % 4)), str(index)
             rows.append({
                 "gsm8k": {"question": question, "answer": f"It is <<{gold}={gold}>>{gold}.\n#### {gold}"},
                 "amc23": {"id": index, "question": question, "problem": question, "answer": float(index)},
@@ -107,9 +107,9 @@ def ledger_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def ledger_files(folder: Path) -> dict[str, bytes]:
-    """Every file of a ledger, but those that were set aside."""
+    """Every file of a ledger's cells, but those that were set aside."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.glob("cells/**/*"))
         if path.is_file() and path.suffix != ".torn" and not path.name.endswith(".partial")
     }
