@@ -9,6 +9,9 @@ from rlvr.errors import UserError
 from rlvr.maths.entropy import token_entropy
 from rlvr.registry import variant
 
+CLOSE = 1e-4
+"""Nats. A float32 forward pass in another batch moves entropies by about 1e-6."""
+
 
 @variant("decoding", "fork_temperature")
 @dataclass
@@ -34,6 +37,10 @@ class ForkTemperature(Decoding):
                 raise UserError(f"decoding.{name} is {getattr(self, name)}; expected a number above 0, e.g. 1.0")
         if not self.threshold >= 0:
             raise UserError(f"decoding.threshold is {self.threshold}; expected nats, at least 0")
+
+    def doubtful(self, logits: Tensor) -> Tensor:
+        """(B,) which rows of (B, V) logits are forks or not by less than `CLOSE`: an error of rounding may decide."""
+        return (token_entropy(logits) - self.threshold).abs() < CLOSE
 
     def __call__(self, logits: Tensor) -> Tensor:
         """(B, V) logits over (B, V) logits divided by the temperature of their row."""

@@ -72,3 +72,9 @@ def test_it_is_chosen_by_name() -> None:
 def test_a_rule_without_a_change_says_so() -> None:
     with pytest.raises(TypeError, match=r"Decoding changes no logits; define __call__\(\)"):
         Decoding()(torch.zeros(1, 2))
+
+
+def test_a_row_at_the_threshold_is_doubtful() -> None:
+    logits = torch.tensor([[0.0, 0.0], [math.log(0.9), math.log(0.1)]])
+    for offset, expected in ((0.0, True), (5e-5, True), (-5e-5, True), (2e-4, False), (-2e-4, False)):
+        assert ForkTemperature(threshold=math.log(2) + offset).doubtful(logits).tolist() == [expected, False]

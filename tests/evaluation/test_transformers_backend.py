@@ -17,6 +17,7 @@ from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.drawing import draw, uniforms
 from rlvr.evaluation.encoding import encode_requests
 from rlvr.evaluation.requests import Key, Request, Sample, Sampling
+from rlvr.maths.entropy import token_entropy
 from tests.evaluation.tiny import make_model, make_tokenizer, requests_of
 
 TOKENIZER = make_tokenizer()
@@ -75,6 +76,19 @@ def test_rows_of_a_rule_at_forks_are_those_of_the_plain_loop() -> None:
     assert expected != one_at_a_time(MODEL, requests, sampling)
     for batch_size in (3, 256):
         assert drawn(TransformersBackend(MODEL, TOKENIZER, batch_size, rule), requests, sampling) == expected
+
+
+def test_a_threshold_at_the_entropy_of_a_token_is_decided_alike_in_every_batch() -> None:
+    """The entropy of the first token moves across the threshold with the last bits of the logits."""
+    requests, sampling = requests_of(PROMPTS, samples=4), Sampling(max_tokens=2)
+    for problem in range(1, 8, 2):
+        prompt = encode_requests(TOKENIZER, [requests[4 * problem]])[0]
+        with torch.no_grad():
+            entropy = float(token_entropy(MODEL(torch.tensor([prompt])).logits[:, -1]))
+        for offset in (-1e-7, 0.0, 1e-7):
+            rule = ForkTemperature(T_fork=0.3, T_other=3.0, threshold=entropy + offset)
+            alone = drawn(TransformersBackend(MODEL, TOKENIZER, 1, rule), requests, sampling)
+            assert drawn(TransformersBackend(MODEL, TOKENIZER, 32, rule), requests, sampling) == alone
 
 
 def test_more_samples_and_other_problems_change_no_row() -> None:
