@@ -211,10 +211,14 @@ def section(name: str) -> str:
 
 def group(name: str) -> str:
     """One group: its variants and their fields, and its presets."""
-    parts = [f"### `{name}`", ABOUT_GROUPS[name]]
+    parts, nested = [f"### `{name}`", ABOUT_GROUPS[name]], dict[str, Any]()
     for choice, cls in sorted(load_variants()[name].items()):
         parts += [f"#### `{name}={choice}`", f"{about(sys.modules[cls.__module__])} {about(cls)}"]
         parts.append(fields_table(cls, f"{name}.{choice}" if name == "reward" else name))
+        hints = typing.get_type_hints(cls)
+        nested |= {field: hints[field] for field in config_fields(cls) if dataclasses.is_dataclass(hints[field])}
+    for field, cls in nested.items():
+        parts.append(f"#### `{name}.{field}`\n\n{about(cls)}\n\n{fields_table(cls, f'{name}.{field}')}")
     if (configs_dir() / name).is_dir():
         parts += [f"#### Presets of `{name}`", presets(name)]
     return "\n\n".join(parts)

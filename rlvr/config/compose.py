@@ -1,6 +1,7 @@
 """One configuration out of groups, recipes and overrides: Hydra merges once, on the launching process."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -44,9 +45,10 @@ def _store_variants() -> None:
 
 
 def to_plain_defaults(cls: type) -> dict[str, Any]:
-    """The defaults of a dataclass as plain values."""
+    """The defaults of a dataclass as plain values, its sections as mappings."""
     instance = cls()
-    return {name: getattr(instance, name) for name in config_fields(cls)}
+    values = {name: getattr(instance, name) for name in config_fields(cls)}
+    return {name: asdict(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 def _parsed(overrides: Sequence[str]) -> list[Any]:

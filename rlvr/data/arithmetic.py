@@ -1,11 +1,12 @@
 """The built-in task: evaluate `7+4*2-3=`. It needs no download, and its only difficulty is which pair goes first."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rlvr.data.base import Data, Problem
 from rlvr.data.expressions import OPERATORS, Expression, outcomes, render, value
+from rlvr.data.pass_rates import Filter
 from rlvr.errors import UserError
 from rlvr.registry import variant
 
@@ -31,6 +32,7 @@ class Arithmetic(Data):
         largest_value: the largest number that any order of reduction may meet.
         order_matters: leave out problems that come out right in every order, such as 1+2+3.
         seed: of the generator; nothing else is random.
+        filter: which training problems are kept for their measured pass rate.
     """
 
     train_size: int = 8192
@@ -41,6 +43,7 @@ class Arithmetic(Data):
     largest_value: int = 60
     order_matters: bool = True
     seed: int = 0
+    filter: Filter = field(default_factory=Filter)
 
     def __post_init__(self) -> None:
         if self.train_size < 1 or self.heldout_size < 0:
@@ -63,16 +66,20 @@ class Arithmetic(Data):
             raise self._too_many(f"at most {self._count_at_most} exist")
 
     def train(self) -> list[Problem]:
-        """`train_size` problems, e.g. prompt `7+4*2-3=` and gold `12`.
+        """`train_size` problems, e.g. prompt `7+4*2-3=` and gold `12`; fewer with `filter`.
 
         Raises:
-            UserError: if so few problems fit the settings that the sizes cannot be met.
+            UserError: if so few problems fit the settings that the sizes cannot be met, or the filter leaves none.
         """
-        return self._problems[self.heldout_size :]
+        return self._training[0]
 
     def heldout(self) -> list[Problem]:
         """`heldout_size` problems, none of them in `train()`; raises as `train()` does."""
         return self._problems[: self.heldout_size]
+
+    def notes(self) -> list[str]:
+        """What the filter left out."""
+        return self._training[1]
 
     @property
     def _count_at_most(self) -> int:
@@ -90,6 +97,10 @@ class Arithmetic(Data):
         count = rng.randint(self.min_operands, self.max_operands)
         numbers = tuple(rng.randint(1, self.largest_operand) for _ in range(count))
         return numbers, tuple(rng.choice(_SYMBOLS) for _ in range(count - 1))
+
+    @cached_property
+    def _training(self) -> tuple[list[Problem], list[str]]:
+        return self.filter.keep(self._problems[self.heldout_size :])
 
     @cached_property
     def _problems(self) -> list[Problem]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rlvr.data.base import Data, Problem
 from rlvr.data.columns import Source
 from rlvr.data.mapping import Question, map_columns, strip_questions
+from rlvr.data.pass_rates import Filter
 from rlvr.data.reading import read_files
 from rlvr.data.templates import check_template, render_prompt
 from rlvr.errors import UserError
@@ -42,6 +43,7 @@ class Table(Data):
         heldout_size: problems held out of the training data where nothing else says what is held out.
         drop_empty: leave out rows without a prompt or a gold answer instead of refusing them.
         seed: of the shuffle.
+        filter: which training problems are kept for their measured pass rate.
     """
 
     prompt_column: str | None = None
@@ -56,6 +58,7 @@ class Table(Data):
     heldout_size: int = 0
     drop_empty: bool = False
     seed: int = 0
+    filter: Filter = field(default_factory=Filter)
 
     def __post_init__(self) -> None:
         check_template(self.template, self.system)
@@ -134,10 +137,11 @@ class Table(Data):
             heldout = self._map(source, "held out", notes, from_elsewhere=bool(self.heldout_files))
             random.Random(self.seed).shuffle(heldout)
             train = self._limited(self._apart(train, heldout, notes))
-        notes.append(f"training on {len(train)} problems, {len(heldout)} held out")
+        problems, filtered = self.filter.keep(self._rendered(train))
+        notes += [*filtered, f"training on {len(problems)} problems, {len(heldout)} held out"]
         if not heldout:
             notes.append("nothing is held out, so no accuracy is measured; set data.heldout_size or data.heldout_files")
-        return Loaded(self._rendered(train), self._rendered(heldout), notes)
+        return Loaded(problems, self._rendered(heldout), notes)
 
     def _rendered(self, questions: list[Question]) -> list[Problem]:
         return [Problem(render_prompt(q.prompt, self.template, self.system), q.gold) for q in questions]
