@@ -48,7 +48,10 @@ def to_plain_defaults(cls: type) -> dict[str, Any]:
     """The defaults of a dataclass as plain values, its sections as mappings."""
     instance = cls()
     values = {name: getattr(instance, name) for name in config_fields(cls)}
-    return {name: asdict(value) if is_dataclass(value) else value for name, value in values.items()}
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+    }
 
 
 def _parsed(overrides: Sequence[str]) -> list[Any]:

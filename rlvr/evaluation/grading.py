@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from rlvr.evaluation.ledger import Cell, gold_value
+from rlvr.rewards.answer_classes import answer_names
 from rlvr.rewards.breaker import Limits
 from rlvr.rewards.grade import grade_many
 from rlvr.rewards.policy import Policy
@@ -102,34 +103,13 @@ def answer_classes(problems: Sequence[Sequence[dict[str, Any]]]) -> list[list[st
         A name per verdict; None where nothing was extracted, or the answer has no vote.
     """
     wrong = [_wrong_texts(problem) for problem in problems]
-    pairs = [
-        (index, later, earlier)
-        for index, texts in enumerate(wrong)
-        for later in range(len(texts))
-        for earlier in range(later)
-    ]
-    verdicts = grade_many(
-        [f"\\boxed{{{wrong[index][later]}}}" for index, later, _ in pairs],
-        [wrong[index][earlier] for index, _, earlier in pairs],
-        limits=LIMITS,
-    )  # fmt: skip
-    equal = {pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.correct}
     names: list[list[str | None]] = []
-    for index, (problem, texts) in enumerate(zip(problems, wrong, strict=True)):
-        founders: list[int] = []
-        name_of: dict[str, str] = {}
-        for later, text in enumerate(texts):
-            founder = next((earlier for earlier in founders if (index, later, earlier) in equal), None)
-            if founder is None:
-                founders.append(later)
-                founder = later
-            name_of[text] = texts[founder]
+    for problem, name_of in zip(problems, answer_names(wrong, limits=LIMITS), strict=True):
         right = next((v["extracted"] for v in problem if v["correct"]), None)
         names.append([right if v["correct"] else name_of.get(v["extracted"]) if v["votes"] else None for v in problem])
     return names
 
 
 def _wrong_texts(problem: Sequence[dict[str, Any]]) -> list[str]:
-    """The different wrong answers that have a vote, in order of the samples."""
-    texts = (v["extracted"] for v in problem if v["votes"] and not v["correct"] and v["extracted"] is not None)
-    return list(dict.fromkeys(texts))
+    """The wrong answers that have a vote, in order of the samples."""
+    return [v["extracted"] for v in problem if v["votes"] and not v["correct"] and v["extracted"] is not None]

@@ -25,10 +25,12 @@ class RewardFunction:
         self.reward = reward
         self._ends: frozenset[int] = frozenset()
         self._longest = 0
+        self._group_size: int | None = None
 
-    def bind(self, end_token_ids: list[int], max_completion_length: int) -> None:
-        """Learn from the trainer which tokens end a completion, and the length at which one is cut."""
+    def bind(self, end_token_ids: list[int], max_completion_length: int, group_size: int | None = None) -> None:
+        """Learn from the trainer which tokens end a completion, the length at which one is cut, and the group size."""
         self._ends, self._longest = frozenset(end_token_ids), max_completion_length
+        self._group_size = group_size
 
     def __call__(
         self,
@@ -45,6 +47,7 @@ class RewardFunction:
             lengths=[len(ids) for ids in completion_ids],
             truncated=[not ids or ids[-1] not in self._ends for ids in completion_ids],
             max_completion_length=self._longest,
+            group_size=self._group_size,
         )
         values = self.reward(batch)
         verdicts = getattr(self.reward, "verdicts", None)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlvr.errors import UserError
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -14,6 +16,7 @@ class Scored:
         lengths: tokens of each completion, the end-of-text token included.
         truncated: whether a completion was cut at the limit, without an end-of-text token.
         max_completion_length: the limit, tokens.
+        group_size: G, completions of one prompt, which stand side by side; None where nobody said.
     """
 
     completions: list[str]
@@ -21,11 +24,27 @@ class Scored:
     lengths: list[int]
     truncated: list[bool]
     max_completion_length: int
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: len(getattr(self, name)) for name in ("completions", "golds", "lengths", "truncated")}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"a batch to score has lists of different lengths: {sizes}")
+        if self.group_size is not None and len(self.completions) % self.group_size:
+            raise ValueError(f"{len(self.completions)} completions are no whole groups of {self.group_size}")
+
+    def groups(self) -> list[slice]:
+        """The rows of each group.
+
+        Raises:
+            UserError: if nobody said how large groups are.
+        """
+        if self.group_size is None:
+            raise UserError(
+                "a reward compares the completions of one prompt, but does not know how many there are; expected "
+                "RLVRTrainer, which says so, or RewardFunction.bind(..., group_size=G)"
+            )
+        return [slice(first, first + self.group_size) for first in range(0, len(self.completions), self.group_size)]
 
 
 @dataclass

@@ -28,7 +28,9 @@ def has_form(completion: str, think: bool) -> bool:
 @variant("reward", "format")
 @dataclass
 class Format(Reward):
-    """Added to another reward with `+reward.format={weight: 0.1}`; it says nothing about whether the answer is right.
+    """Added to another reward with `+reward.format={weight: 0.1}`, or alone, as a control, with `reward=format`.
+
+    It says nothing about whether the answer is right.
 
     Attributes:
         present: paid where the form is as asked.

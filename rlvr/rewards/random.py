@@ -11,7 +11,7 @@ from rlvr.rewards.base import Reward, Scored
 @variant("reward", "random")
 @dataclass
 class Random(Reward):
-    """Chosen with `~reward.accuracy +reward.random={}`. A coin for each completion, thrown by the hash of its text.
+    """Chosen with `reward=random`. A coin for each completion, thrown by the hash of its text.
 
     Equal completions to equal golds get the same; nothing depends on ranks, on order or on a global generator.
 

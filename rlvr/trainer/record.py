@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.rewards.adapter import RewardFunction, completion_text
+from rlvr.rewards.verdict import Verdict
 from rlvr.rollouts.record import write_record
 from rlvr.rollouts.stream import prompt_text
 from rlvr.trainer.batch import RolloutBatch
@@ -17,7 +18,7 @@ class Recorder:
         folder: `rollouts/` of the run.
         every: rollout batches between records; the first is always written.
         max_completions: rows in a file.
-        rewards: the run's rewards, in order; the first one's verdicts are recorded.
+        rewards: the run's rewards, in order; the verdicts of the first that grades are recorded.
     """
 
     def __init__(self, folder: Path, every: int, max_completions: int, rewards: list[RewardFunction]) -> None:
@@ -35,7 +36,8 @@ class Recorder:
         length = int(sampled.tokens.completion_mask[index].sum())
         global_row = int(sampled.global_rows(trainer.ranks)[index])
         scored = bool(scores.scored[index])
-        verdicts = getattr(self.rewards[0].reward, "verdicts", [])
+        graded = (getattr(function.reward, "verdicts", None) for function in self.rewards)
+        verdicts: list[Verdict] = next((found for found in graded if found), [])
         per_function = trainer.rewards_per_func[global_row].tolist()
         advantages = batch.advantages[index].expand(sampled.tokens.completion_mask.shape[1])
         row = {

@@ -90,7 +90,7 @@ class RLVRTrainer(GRPOTrainer):
         self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         for function in self.reward_funcs:
             if hasattr(function, "bind"):
-                function.bind(self.end_ids, self.max_completion_length)
+                function.bind(self.end_ids, self.max_completion_length, self.sizes.num_generations)
 
     def _correction(self) -> Correction:
         args = self.args
