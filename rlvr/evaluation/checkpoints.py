@@ -41,7 +41,7 @@ def _in_run(path: Path) -> Path | None:
 
 
 def _from_folder(path: Path) -> Checkpoint:
-    step = re.fullmatch(r".*?(\d+)", path.name)
+    step = re.fullmatch(r"(?:checkpoint|global_step|step|iter)[-_]?(\d+)", path.name)
     return Checkpoint(path.as_posix(), str(path), int(step.group(1)) if step else None, _in_run(path))
 
 

@@ -1,12 +1,24 @@
 """The processes of one evaluation: who they are, what they agree on, how they start."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
+
+PARENT = "RLVR_PARENT"
+"""Process id of the `rlvr` that started this one."""
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended without a word: nobody would collect what it draws."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Workers:
@@ -17,6 +29,8 @@ class Workers:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.is_main = self.rank == 0
         self.state: Any = None
+        if PARENT in os.environ:
+            threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), daemon=True).start()
         if self.world > 1:
             import torch
             from accelerate import PartialState
@@ -56,7 +70,7 @@ def start_processes(count: int, command: Sequence[str]) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     threads = max(1, (os.cpu_count() or 1) // count)
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), PARENT: str(os.getpid())}
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "rlvr.cli", *command],

@@ -64,11 +64,11 @@ def test_each_model_counts_once_in_the_order_given(tmp_path: Path) -> None:
 def test_a_folder_of_the_name_of_a_hub_id_is_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "org" / "model-7")
-    assert find_checkpoints(["org/model-7"]) == [Checkpoint("org/model-7", "org/model-7", 7)]
+    assert find_checkpoints(["org/model-7"]) == [Checkpoint("org/model-7", "org/model-7")]
 
 
 def test_models_outside_a_run(tmp_path: Path) -> None:
-    base, adapter = folder(tmp_path / "Base"), tmp_path / "adapter-5"
+    base, adapter = folder(tmp_path / "Base"), tmp_path / "step_5"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     assert find_checkpoints([str(base), str(adapter)]) == [

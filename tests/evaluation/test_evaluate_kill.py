@@ -149,3 +149,24 @@ def test_an_error_on_processes_is_one_line_and_ends_them_all(place: Path) -> Non
     assert done.returncode == 2
     assert f"rlvr: model={place}/none does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_processes_end_with_the_command_that_started_them(place: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlvr.cli", "evaluate", *settings(place, "orphans", "processes=2")], cwd=ROOT,
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "samples to draw" in process.stdout.readline()
+    process.kill()  # this one alone, without a chance to tell the others
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("processes of a killed command went on")
