@@ -72,7 +72,6 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
     block = ACTIVATIONS_PER_LAYER * shape.hidden * tokens * width / 2
     boundaries = shape.hidden * tokens * width * shape.layers
     activations = boundaries + block if config.model.gradient_checkpointing else block * shape.layers
-    head_rows = min(HEAD_BUFFER_TOKENS, sizes.micro_batch_rows * config.rollouts.max_completion_length)
     cached = sizes.rows_per_rank * length if config.rollouts.backend == "transformers" else 0
     return {
         "weights": base + (trained / shared[3] if lora.rank else 0.0),
@@ -80,9 +79,23 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
         "optimizer (Adam, two moments)": trained * 2 / shared[1],
         "reference model": base if config.objective.beta > 0 and not lora.rank else 0.0,
         "activations of a slice": activations,
-        "LM head tile": head_rows * min(HEAD_BUFFER_COLUMNS, shape.vocabulary) * width,
+        **_head_memory(shape, config, sizes),
         "key-value cache while sampling": cached * 2 * shape.key_value_width * shape.layers * width,
     }
+
+
+def _head_memory(shape: ModelShape, config: RunConfig, sizes: BatchSizes) -> dict[str, float]:
+    """Of the LM head: the fused tile, and logits and their gradient where the loss differentiates entropies."""
+    tokens = sizes.micro_batch_rows * config.rollouts.max_completion_length
+    width = BYTES[config.model.dtype]
+    head = {"LM head tile": min(HEAD_BUFFER_TOKENS, tokens) * min(HEAD_BUFFER_COLUMNS, shape.vocabulary) * width}
+    if config.objective.entropy_temperature is None:
+        return head
+    each = config.rollouts.max_completion_length  # all tokens of a row may be kept, and none of another's
+    if config.selection.scope == "sequence" and config.objective.beta == 0:
+        each = config.selection.kept_count(each)
+    kept = sizes.micro_batch_rows * each
+    return {**head, "logits of a slice and their gradient": 2 * kept * shape.vocabulary * width}
 
 
 def _zero_stage(config: RunConfig) -> int:
@@ -140,6 +153,8 @@ DIVIDED_BY = {
     ("token_mean_rollout", "all"): "all completion tokens of the rollout batch over its updates (TRL's window)",
     ("sequence_mean", "kept"): "each completion by its kept tokens, then by the completions (GRPO)",
     ("sequence_mean", "all"): "each completion by its tokens, then by the completions (GRPO, arXiv 2402.03300)",
+    ("sequence_sum", "kept"): "the completions, each of which sums over its kept tokens",
+    ("sequence_sum", "all"): "the completions, each of which sums over its tokens (EM-FT, arXiv 2505.15134, eq. 2)",
     ("constant", "kept"): "completions times the length limit, times the kept share (Dr. GRPO)",
     ("constant", "all"): "completions times the length limit (Dr. GRPO, arXiv 2503.20783)",
 }
@@ -169,6 +184,9 @@ def words(plan: Plan, config: RunConfig) -> list[str]:
         f"{100 * selection.keep:g} % of those that vote carry gradient, at most {plan.kept_at_most:,}",
         f"the loss is divided by {DIVIDED_BY[config.objective.reduction, selection.normalizer]}",
     ]
+    temperature = config.objective.entropy_temperature
+    if temperature is not None:
+        lines.insert(4, f"the loss of a token is the policy's entropy at temperature {temperature:g}")
     if config.objective.beta > 0:
         lines.append(f"KL to the reference, weight {config.objective.beta}, on {config.objective.kl_tokens} tokens")
     if config.data.prompt_limit() is not None:
@@ -200,7 +218,8 @@ def show_plan(config: RunConfig, processes: int | None = None, prompt_tokens: in
 
         check_trl_mapping(config.trl)
     sizes = run_sizes(config, int(os.environ.get("WORLD_SIZE", "1")) if processes is None else processes)
-    Algorithm(config.advantage, config.selection, config.objective)
+    algorithm = Algorithm(config.advantage, config.selection, config.objective)
+    algorithm.check_group_size(sizes.num_generations, config.rollouts.backend == "vllm")
     problems = config.data.train()
     shape = read_shape(model_path(config))
     if prompt_tokens is None:

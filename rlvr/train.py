@@ -99,6 +99,7 @@ class Run:
         self.ranks = launched_ranks()
         self.sizes = run_sizes(config, self.ranks)
         self.algorithm = Algorithm(config.advantage, config.selection, config.objective)
+        self.algorithm.check_group_size(self.sizes.num_generations, config.rollouts.backend == "vllm")
         self.model_path = model_path(config)
         self.tokenizer, positions = load_tokenizer(self.model_path, config.model)
         self.problems, self.heldout, self.notes = read_problems(config, self.tokenizer, positions)
@@ -185,10 +186,10 @@ class Run:
         recorder = Recorder(self.folder.rollouts, record.every, record.max_completions, rewards)
         trainer = RLVRTrainer(
             self.model_path, rewards, algorithm=self.algorithm, args=self.args,
-            train_dataset=prompt_rows(self.problems), window=config.optimizer.window,
-            sparse_head=config.optimizer.sparse_head, correct_sampler=config.rollouts.correct_sampler,
-            on_rollout=recorder if record.every else None, processing_class=self.tokenizer, callbacks=callbacks,
-            peft_config=lora_config(config),
+            train_dataset=prompt_rows(self.problems), group_size=self.sizes.num_generations,
+            window=config.optimizer.window, sparse_head=config.optimizer.sparse_head,
+            correct_sampler=config.rollouts.correct_sampler, on_rollout=recorder if record.every else None,
+            processing_class=self.tokenizer, callbacks=callbacks, peft_config=lora_config(config),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         # TRL's card would call the policy a fine-tuned version of None; `config.yaml` and `report.html` say what it is.

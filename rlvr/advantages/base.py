@@ -1,6 +1,7 @@
 """The interface of credit assignment."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,6 +11,15 @@ from rlvr.maths.rollouts import Rollouts
 @dataclass
 class Advantage:
     """How much credit each completion, or each token, gets."""
+
+    least_group: ClassVar[int] = 2
+    """The smallest G it can be computed for; 2 where completions of a prompt are compared."""
+
+    needs_scores: ClassVar[bool] = False
+    """Whether it reads `Rollouts.logps` or `Rollouts.entropies`: every sampled row is then scored."""
+
+    uses_rewards: ClassVar[bool] = True
+    """Whether rewards shape it; False needs no right answers."""
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         """(B,) or (B, T) advantages of this rank's completions, finite, 0 where nobody could score the row."""

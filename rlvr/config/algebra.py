@@ -26,7 +26,7 @@ class BatchSizes:
 
     Attributes:
         prompts: P, prompts in a rollout batch.
-        num_generations: G, completions per prompt.
+        num_generations: G, completions per prompt; 1 for algorithms that compare none.
         updates_per_rollout: W, the optimizer steps a rollout batch is split into.
         num_iterations: how often a rollout batch is gone through.
         micro_batch_rows: completions in one forward and backward pass on one rank; memory only.
@@ -60,7 +60,7 @@ class BatchSizes:
     def _check_range(self) -> None:
         for name, value, least in (
             ("rollouts.prompts", self.prompts, 1),
-            ("rollouts.num_generations", self.num_generations, 2),
+            ("rollouts.num_generations", self.num_generations, 1),
             ("optimizer.updates_per_rollout", self.updates_per_rollout, 1),
             ("optimizer.num_iterations", self.num_iterations, 1),
             ("optimizer.micro_batch_rows", self.micro_batch_rows, 1),
@@ -76,6 +76,11 @@ class BatchSizes:
             raise UserError(
                 f"rollouts.prompts is {self.prompts} on {self.ranks} processes, so groups would straddle ranks; "
                 f"expected a multiple of {self.ranks}: set it to {self._prompts_near()}"
+            )
+        if self.num_generations == 1 and self.prompts % 2:
+            raise UserError(
+                f"rollouts.prompts is {self.prompts} with rollouts.num_generations=1, and TRL counts rows in pairs; "
+                f"expected an even number: set it to {self._prompts_near()}"
             )
         share = self.ranks * self.updates_per_rollout
         if self.window == "group" and self.prompts % share:
@@ -95,7 +100,7 @@ class BatchSizes:
         per_rank = self.updates_per_rollout
         if self.window == "row":
             per_rank //= math.gcd(per_rank, self.num_generations)
-        unit = self.ranks * per_rank
+        unit = math.lcm(self.ranks * per_rank, 2 if self.num_generations == 1 else 1)
         below = self.prompts // unit * unit
         return nearest(self.prompts, [value for value in (below, below + unit) if value > 0], 2)
 

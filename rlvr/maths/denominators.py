@@ -6,7 +6,7 @@ loss is `ranks * sum / Z`: gradients are averaged over ranks and summed over sli
 
 from dataclasses import dataclass
 
-REDUCTIONS = ("token_mean", "token_mean_rollout", "sequence_mean", "constant")
+REDUCTIONS = ("token_mean", "token_mean_rollout", "sequence_mean", "sequence_sum", "constant")
 NORMALIZERS = ("kept", "all", "released")
 
 
@@ -33,13 +33,14 @@ def denominator(reduction: str, kept: bool, counts: StepCounts) -> float:
     Args:
         reduction: `token_mean`: tokens of the step (DAPO, arXiv 2503.14476 eq. 8; with kept tokens 2506.01939 eq. 6);
             `token_mean_rollout`: tokens of the rollout batch over W, TRL's window; `sequence_mean`: rows, each of
-            which is averaged over its own tokens (GRPO, arXiv 2402.03300 eq. 3); `constant`: rows times the longest
+            which is averaged over its own tokens (GRPO, arXiv 2402.03300 eq. 3); `sequence_sum`: rows, each of which is
+            summed over its tokens (EM-FT, arXiv 2505.15134 eq. 2); `constant`: rows times the longest
             completion allowed (Dr. GRPO, arXiv 2503.20783), scaled by the kept share of the rollout batch.
         kept: whether kept tokens are counted instead of all.
         counts: the numbers.
 
     Returns:
-        Z, in tokens (in rows for `sequence_mean`).
+        Z, in tokens (in rows for `sequence_mean` and `sequence_sum`).
 
     Raises:
         ValueError: for an unknown reduction.
@@ -48,7 +49,7 @@ def denominator(reduction: str, kept: bool, counts: StepCounts) -> float:
         return float(counts.kept if kept else counts.tokens)
     if reduction == "token_mean_rollout":
         return (counts.rollout_kept if kept else counts.rollout_tokens) / counts.updates
-    if reduction == "sequence_mean":
+    if reduction in ("sequence_mean", "sequence_sum"):
         return float(counts.rows)
     if reduction == "constant":
         share = counts.rollout_kept / max(counts.rollout_tokens, 1) if kept else 1.0

@@ -16,6 +16,9 @@ class Rollouts:
         group_size: G, completions per prompt.
         token_ids: (B, T) int64.
         mask: (B, T) bool, what was sampled, the end-of-text token included.
+        logps: (B, T) log-probabilities (nats) of the policy that sampled, at the sampling temperature, 0 outside the
+            mask; None unless the advantage `needs_scores`.
+        entropies: (B, T) its entropies (nats), likewise.
     """
 
     rewards: Tensor
@@ -24,3 +27,5 @@ class Rollouts:
     group_size: int
     token_ids: Tensor
     mask: Tensor
+    logps: Tensor | None = None
+    entropies: Tensor | None = None

@@ -61,8 +61,13 @@ def unsupported(kwargs: dict[str, Any], train_dataset: Any) -> None:
         raise UserError(f"train_dataset= is a {type(train_dataset).__name__}; expected rows that can be counted")
 
 
-def sizes_of(args: GRPOConfig, window: str) -> BatchSizes:
+def sizes_of(args: GRPOConfig, window: str, group_size: int | None = None) -> BatchSizes:
     """The batch algebra that a `GRPOConfig` implies.
+
+    Args:
+        args: TRL's arguments.
+        window: which rows share an optimizer step.
+        group_size: G where it is not `args.num_generations`: 1, which TRL's field cannot say.
 
     Raises:
         UserError: if a rollout batch is not a whole number of optimizer steps, or the sizes do not divide.
@@ -73,10 +78,15 @@ def sizes_of(args: GRPOConfig, window: str) -> BatchSizes:
             f"steps_per_generation is {slices} and gradient_accumulation_steps {accumulation}; accumulating over "
             f"several rollout batches is not supported: make the first a multiple of the second"
         )
-    rows = args.per_device_train_batch_size * args.world_size * slices
+    if group_size not in (None, 1, args.num_generations):
+        raise UserError(
+            f"group_size is {group_size} and args.num_generations {args.num_generations}; expected group_size=1, or to "
+            "leave it out"
+        )
+    rows, size = args.per_device_train_batch_size * args.world_size * slices, group_size or args.num_generations
     return BatchSizes(
-        prompts=rows // args.num_generations,
-        num_generations=args.num_generations,
+        prompts=rows // size,
+        num_generations=size,
         updates_per_rollout=slices // accumulation,
         num_iterations=args.num_iterations,
         micro_batch_rows=args.per_device_train_batch_size,
@@ -107,6 +117,12 @@ def own_arguments(args: GRPOConfig, algorithm: Algorithm, sizes: BatchSizes, pro
         raise UserError("args.log_completions=True logs TRL's advantages, not ours; use on_rollout= to record rollouts")
     if args.eval_strategy != "no":
         raise UserError(f"args.eval_strategy is {args.eval_strategy!r}; evaluate with a callback instead")
+    algorithm.check_group_size(sizes.num_generations, args.use_vllm)
+    if args.cast_lm_head_to_fp32 and algorithm.objective.entropy_temperature is not None:
+        raise UserError(
+            "args.cast_lm_head_to_fp32=True with an objective that differentiates entropies; they are computed in "
+            "float32 from the model's own logits: leave it out"
+        )
     args.beta = algorithm.objective.beta
     args.disable_dropout = True
     args.shuffle_dataset = False
@@ -193,7 +209,7 @@ def _size_fields(sizes: BatchSizes) -> dict[str, int]:
         "per_device_train_batch_size": sizes.micro_batch_rows,
         "gradient_accumulation_steps": sizes.slices_per_step,
         "steps_per_generation": sizes.slices_per_rollout,
-        "num_generations": sizes.num_generations,
+        "num_generations": max(2, sizes.num_generations),  # TRL's least; the stream gives each row its own prompt
         "num_iterations": sizes.num_iterations,
     }
 

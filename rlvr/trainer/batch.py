@@ -63,6 +63,12 @@ class Correction:
     clip_min: float | None = None
     clip_max: float | None = 3.0
 
+    @staticmethod
+    def of(args: Any) -> "Correction":
+        """As a `GRPOConfig` says."""
+        names = ("mode", "clip_min", "clip_max")
+        return Correction(*(getattr(args, f"vllm_importance_sampling_{name}") for name in names))
+
 
 @dataclass(frozen=True)
 class Sampled:

@@ -1,5 +1,7 @@
 """From scored rollouts to a plan: credit, selection, denominators, slices. Tensors and numbers, no model, no TRL."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,8 @@ def loss_and_candidate_masks(sampled: Sampled, algorithm: Algorithm) -> tuple[Te
 
 def rows_to_score(sampled: Sampled, algorithm: Algorithm) -> Tensor:
     """(B,) bool: rows that vote or train; every other row is left out of all passes."""
+    if algorithm.advantage.needs_scores:
+        return sampled.rollouts.mask.any(dim=1)  # those whose loss is masked too: they stand in the baseline
     loss_mask, candidates = loss_and_candidate_masks(sampled, algorithm)
     return (loss_mask if algorithm.objective.reaches_every_row else candidates).any(dim=1)
 
@@ -118,7 +122,7 @@ def decide(
         seed=seed, step=step, process_group=ranks.group,
     )  # fmt: skip
     kept = candidates if selection is None else selection.mask
-    advantages = algorithm.advantage(sampled.rollouts)
+    advantages = _credit(sampled, scores, algorithm)
     batch = RolloutBatch(
         sampled, scores, advantages.unsqueeze(1) if advantages.dim() == 1 else advantages, loss_mask, candidates, kept,
         _kl_mask(loss_mask, kept, algorithm), weights, selection,
@@ -128,6 +132,13 @@ def decide(
     _count(batch, rows_of_step, algorithm, sizes, ranks, max_completion_length)
     batch.metrics = rollout_metrics(batch, ranks)
     return batch
+
+
+def _credit(sampled: Sampled, scores: Scores, algorithm: Algorithm) -> Tensor:
+    rollouts = sampled.rollouts
+    if algorithm.advantage.needs_scores:
+        rollouts = replace(rollouts, logps=scores.logps, entropies=scores.entropies)
+    return algorithm.advantage(rollouts)
 
 
 def _weights(sampled: Sampled, scores: Scores, correction: Correction | None) -> Tensor | None:

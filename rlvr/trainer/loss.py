@@ -99,6 +99,7 @@ def slice_loss(
     ranks: Ranks,
     seed: int = 0,
     step: int = 0,
+    loss_entropies: Tensor | None = None,
 ) -> tuple[Tensor, Sums]:
     """The loss that this rank backpropagates for one slice, and sums for the metrics.
 
@@ -110,10 +111,11 @@ def slice_loss(
         ranks: the processes that share the step.
         seed: the run's seed, for random selection inside the loss.
         step: the optimizer step, likewise.
+        loss_entropies: (N, T) nats at `objective.entropy_temperature`, with gradient; None where that is None.
 
     Returns:
-        A scalar connected to every parameter, and (sum, count) pairs of this rank by metric name; the count of the
-        clip ratios is 0 here, because it is the step's kept tokens, those of dropped rows included.
+        A scalar connected to every parameter, and (sum, count) pairs of this rank by metric name; the count of what
+        the objective measures is 0 here, because it is the step's kept tokens, those of dropped rows included.
     """
     objective = algorithm.objective
     kept, row_tokens = part.kept, part.row_tokens
@@ -123,11 +125,11 @@ def slice_loss(
         kept, sums = _choose(part, entropies, algorithm, ranks, seed, step)
         if algorithm.divides_by_kept:
             row_tokens = kept.sum(dim=1).clamp(min=1)
-    per_row = objective.reduction == "sequence_mean"
+    per_row = objective.per_row
     old_logps = logps.detach() if part.old_logps is None else part.old_logps
     acts = part.projected & (kept | part.kl_mask)
-    ratio = objective.ratio(logps, old_logps, acts)
-    losses = objective.policy_loss(ratio, part.advantages)
+    ratio = objective.ratio(logps, old_logps, acts if objective.uses_advantages else acts & part.kl_mask)
+    losses = objective.token_losses(ratio, part.advantages, loss_entropies)
     losses = losses if part.weights is None else losses * part.weights
     loss = _reduced(losses, kept & acts, row_tokens, per_row, part.divisor, ranks.count)
     if objective.beta > 0 and part.ref_logps is not None:
@@ -136,8 +138,8 @@ def slice_loss(
             kl, part.kl_mask, part.row_kl_tokens, per_row, part.kl_divisor, ranks.count
         )
         sums["kl"] = (kl.detach()[part.kl_mask].sum(), part.kl_mask.sum())
-    low, high = (kept & cut(ratio, part.advantages) for cut in (objective.clipped_low, objective.clipped_high))
-    for name, clipped in (("low", low), ("high", high), ("region", low | high)):
-        sums[f"clip_ratio/{name}_mean"] = (clipped.sum(), torch.zeros_like(clipped.sum()))
+    for name, values in objective.measures(ratio, part.advantages, loss_entropies).items():
+        total = torch.where(kept, values, 0).sum()
+        sums[name] = (total, torch.zeros_like(total))
     # A row that contributes nothing still has to give every parameter a gradient: DDP waits for it.
-    return loss + logps.sum() * 0.0, sums
+    return loss + (logps if loss_entropies is None else loss_entropies).sum() * 0.0, sums

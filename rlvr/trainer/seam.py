@@ -22,7 +22,9 @@ from rlvr.trainer.algorithm import Algorithm, named_algorithm
 from rlvr.trainer.arguments import check_model, default_arguments, own_arguments, sizes_of, unsupported
 from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice
 from rlvr.trainer.decide import decide, rows_to_score
+from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
 from rlvr.trainer.forward import Tokens, compacted_head, positions_are_relative, token_logps
+from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
 from rlvr.trainer.scoring import score_rows
 from rlvr.trainer.stats import StepStats
@@ -40,6 +42,8 @@ class RLVRTrainer(GRPOTrainer):
         algorithm: the name of a `configs/algorithm/*.yaml`, or an `Algorithm`.
         args: a `GRPOConfig`; what the algorithm decides must be left at TRL's defaults there.
         train_dataset: rows with the column `prompt` and those the rewards read.
+        group_size: G where `args.num_generations` cannot say it: 1, for algorithms that compare no completions. TRL's
+            own field is at least 2; it only has to divide the rows then.
         window: which rows share an optimizer step where a rollout batch makes several; see `BatchSizes`.
         sparse_head: project only the tokens that carry gradient; False for comparison.
         correct_sampler: weigh by importance where vLLM samples; `args.vllm_importance_sampling_mode` and its bounds
@@ -60,6 +64,7 @@ class RLVRTrainer(GRPOTrainer):
         args: GRPOConfig | None = None,
         train_dataset: Sequence[dict[str, Any]] | Dataset | None = None,
         *,
+        group_size: int | None = None,
         window: str = "group",
         sparse_head: bool = True,
         correct_sampler: bool = True,
@@ -69,7 +74,8 @@ class RLVRTrainer(GRPOTrainer):
         unsupported(kwargs, train_dataset)
         self.algorithm = named_algorithm(algorithm) if isinstance(algorithm, str) else algorithm
         args = default_arguments() if args is None else copy(args)
-        self.sizes = sizes_of(args, window)
+        self.sizes = sizes_of(args, window, group_size)
+        check_rewards(reward_funcs, self.algorithm)
         self.stream = PromptStream(list(train_dataset or []), args.seed)
         own_arguments(args, self.algorithm, self.sizes, len(self.stream.rows))
         placeholder = Dataset.from_list([{"prompt": ""}])
@@ -77,7 +83,7 @@ class RLVRTrainer(GRPOTrainer):
         check_model(self.model)
         self.ranks = Ranks.current()
         self.sparse_head = sparse_head
-        self.correction = self._correction() if correct_sampler else None
+        self.correction = Correction.of(args) if correct_sampler else None
         self.on_rollout = on_rollout
         self.trim_left = positions_are_relative(self.model.config)
         self.rollouts_made = 0
@@ -87,17 +93,11 @@ class RLVRTrainer(GRPOTrainer):
         self.rewards_per_func: Tensor = torch.empty(0)
         self.completions: list[Any] = []
         self.step_stats = StepStats()
+        self.meaningless = meaningless_metrics(self.reward_funcs, self.reward_func_names, self.algorithm)
         self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         for function in self.reward_funcs:
             if hasattr(function, "bind"):
                 function.bind(self.end_ids, self.max_completion_length, self.sizes.num_generations)
-
-    def _correction(self) -> Correction:
-        args = self.args
-        return Correction(
-            args.vllm_importance_sampling_mode, args.vllm_importance_sampling_clip_min,
-            args.vllm_importance_sampling_clip_max,
-        )  # fmt: skip
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -209,11 +209,21 @@ class RLVRTrainer(GRPOTrainer):
         on_policy = self.sizes.on_policy
         return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.trim_left, self.sparse_head)
 
+    def _loss_numbers(self, model: Any, part: Slice) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-probabilities, entropies to decide by, and entropies to differentiate where the objective has them."""
+        terms = EntropyTerms.of(self.algorithm, self.temperature)
+        if terms is None:
+            return *self._forward(model, part.tokens, part.projected), None
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        with self.accelerator.autocast():
+            return token_entropies(model, head, part.tokens, part.projected, terms)
+
     def _compute_loss(self, model: Any, inputs: Slice) -> Tensor:
         """The loss of one slice, through the model it was given: a dummy row too has to pass DDP's and ZeRO's hooks."""
-        logps, entropies = self._forward(model, inputs.tokens, inputs.projected)
-        step = self.state.global_step
-        loss, sums = slice_loss(inputs, logps, entropies, self.algorithm, self.ranks, self.args.seed, step)
+        logps, entropies, loss_entropies = self._loss_numbers(model, inputs)
+        loss, sums = slice_loss(
+            inputs, logps, entropies, self.algorithm, self.ranks, self.args.seed, self.state.global_step, loss_entropies
+        )
         self.step_stats.add(sums)
         return loss
 
@@ -229,7 +239,7 @@ class RLVRTrainer(GRPOTrainer):
         assert self.rollout is not None, "a step ends only after a rollout batch was made"
         steps_done = self._step // self.sizes.slices_per_step
         kept = self.rollout.step_counts[(steps_done - 1) % self.sizes.updates_per_rollout].kept
-        counts = {f"clip_ratio/{name}_mean": float(kept) for name in ("low", "high", "region")}
+        counts = {name: float(kept) for name in self.algorithm.objective.measured}
         for name, value in self.step_stats.reduce(self.ranks, counts).items():
             self._metrics["train"][name].append(value)
 
@@ -239,6 +249,8 @@ class RLVRTrainer(GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's metrics of the step, with the position in the data and the seconds of each phase."""
+        for name in self.meaningless:
+            self._metrics["train"].pop(name, None)
         if "loss" in logs:
             self.state.epoch = self.stream.epoch
             logs["rollout_step"] = self.rollouts_made

@@ -15,7 +15,7 @@ FIELDS = {
     "optimizer.micro_batch_rows": "micro_batch_rows",
 }
 SIZES = {
-    "prompts": st.integers(1, 40), "num_generations": st.integers(2, 9), "updates_per_rollout": st.integers(1, 6),
+    "prompts": st.integers(1, 40), "num_generations": st.integers(1, 9), "updates_per_rollout": st.integers(1, 6),
     "micro_batch_rows": st.integers(1, 70), "ranks": st.integers(1, 6), "window": st.sampled_from(["group", "row"]),
 }  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_a_share_that_is_not_whole_is_refused_with_the_nearest_values(
     ("change", "key"),
     [
         ({"prompts": 0}, "rollouts.prompts is 0"),
-        ({"num_generations": 1}, "rollouts.num_generations is 1"),
+        ({"num_generations": 0}, "rollouts.num_generations is 0"),
         ({"updates_per_rollout": 0}, "optimizer.updates_per_rollout is 0"),
         ({"num_iterations": -1}, "optimizer.num_iterations is -1"),
         ({"micro_batch_rows": 0}, "optimizer.micro_batch_rows is 0"),

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from trl import GRPOConfig
 
+from rlvr.advantages.constant import Constant
 from rlvr.maths.rollouts import Rollouts
 from rlvr.objectives.clipped import Clipped
+from rlvr.objectives.entropy import Entropy
 from rlvr.selection.all_tokens import AllTokens
 from rlvr.selection.top_entropy import TopEntropy
 from rlvr.trainer.algorithm import Algorithm
@@ -40,8 +42,12 @@ def algorithm_of(settings: dict[str, Any]) -> Algorithm:
     """The package's algorithm for a scenario."""
     shared = {"candidates": settings["candidates"], "normalizer": settings["normalizer"]}
     selection = AllTokens(**shared) if settings["keep"] == 1 else TopEntropy(keep=settings["keep"], **shared)
-    names = ("epsilon", "epsilon_high", "dual_clip", "beta", "reduction", "mask_truncated")
-    return Algorithm(selection=selection, objective=Clipped(**{name: settings[name] for name in names}))
+    names = ["beta", "reduction", "mask_truncated"]
+    if settings["objective"] == "entropy":
+        numbers = {name: settings[name] for name in [*names, "temperature"]}
+        return Algorithm(Constant(), selection, Entropy(**numbers))
+    numbers = {name: settings[name] for name in [*names, "epsilon", "epsilon_high", "dual_clip"]}
+    return Algorithm(selection=selection, objective=Clipped(**numbers))
 
 
 class FedTrainer(RLVRTrainer):

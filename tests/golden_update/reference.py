@@ -46,6 +46,22 @@ def model_logps(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def model_entropies(model: Any, batch: dict[str, Any], temperature: float) -> torch.Tensor:
+    """(rows, T) -sum p ln p of the distribution that each completion token was drawn from, at a temperature."""
+    rows = []
+    for row in range(P * G):
+        prompt = [int(i) for i, m in zip(batch["prompt_ids"][row], batch["prompt_mask"][row], strict=True) if m]
+        answer = [int(i) for i, m in zip(batch["completion_ids"][row], batch["completion_mask"][row], strict=True) if m]
+        values = [torch.zeros((), dtype=torch.float64)] * T
+        if answer:
+            logits = model(input_ids=torch.tensor([prompt + answer])).logits[0]
+            for t in range(len(answer)):
+                probs = torch.softmax(logits[len(prompt) + t - 1] / temperature, dim=-1)
+                values[t] = -(probs * torch.log(probs)).sum()
+        rows.append(torch.stack(values))
+    return torch.stack(rows)
+
+
 def token_loss(scenario: dict[str, Any], ratio: torch.Tensor, advantage: float) -> torch.Tensor:
     """-min(rho A, clip(rho) A), with the dual clip's bound for A < 0."""
     low, high = 1 - scenario["epsilon"], 1 + scenario["epsilon_high"]
@@ -67,7 +83,9 @@ def divide(scenario: dict[str, Any], terms: dict[tuple[int, int], torch.Tensor],
             total = total + (sum(own, zero) / number if number else zero)
         return total / len(step_rows) if step_rows else zero
     total = sum(terms.values(), zero)
-    if reduction == "token_mean":
+    if reduction == "sequence_sum":
+        divisor = len(step_rows)
+    elif reduction == "token_mean":
         divisor = len(counted)
     elif reduction == "token_mean_rollout":
         divisor = rollout["counted"] / scenario["updates"]
@@ -97,6 +115,8 @@ def step_loss(model: Any, batch: dict[str, Any], scenario: dict[str, Any], step:
         "tokens": len(lossy),
     }
     logps = model_logps(model, batch)
+    by_entropy = scenario["objective"] == "entropy"
+    entropies = model_entropies(model, batch, scenario["temperature"]) if by_entropy else None
     terms, divergences = {}, {}
     for at in sorted(lossy):
         if at[0] not in mine:
@@ -105,7 +125,7 @@ def step_loss(model: Any, batch: dict[str, Any], scenario: dict[str, Any], step:
             logps[at] - (logps[at].detach() if scenario["on_policy"] else float(batch[scenario["old"]][at]))
         )
         if at in kept:
-            terms[at] = token_loss(scenario, ratio, advantages[at[0]])
+            terms[at] = entropies[at] if by_entropy else token_loss(scenario, ratio, advantages[at[0]])
         if scenario["beta"]:
             difference = float(batch["ref_logps"][at]) - logps[at]
             divergences[at] = (torch.exp(difference) - difference - 1) * ratio

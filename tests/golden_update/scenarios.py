@@ -5,7 +5,7 @@ from typing import Any
 BASE: dict[str, Any] = {
     "rewards": "rewards", "keep": 0.2, "candidates": "informative", "normalizer": "kept", "reduction": "token_mean",
     "epsilon": 0.2, "epsilon_high": 0.28, "dual_clip": None, "beta": 0.0, "mask_truncated": False, "updates": 1,
-    "iterations": 1, "old": "old_logps_extreme",
+    "iterations": 1, "old": "old_logps_extreme", "objective": "clipped", "temperature": None,
 }  # fmt: skip
 
 # -95 stands at the token of lowest entropy: harmless only where nothing exponentiates it outside the selected tokens.
@@ -22,6 +22,22 @@ CHANGES: dict[str, dict[str, Any]] = {
         "old": "old_logps", "iterations": 2,
     },
     "dapo": {"keep": 1.0, "candidates": "all", "normalizer": "all", "updates": 2, "old": "old_logps"},
+    "em_ft": {
+        "objective": "entropy", "temperature": 1.0, "keep": 1.0, "candidates": "all", "normalizer": "all",
+        "reduction": "sequence_sum", "updates": 2,
+    },
+    "one_shot_em": {
+        "objective": "entropy", "temperature": 0.5, "keep": 1.0, "candidates": "all", "normalizer": "all",
+        "rewards": "rewards_degenerate",
+    },
+    "entropy_top20_kl": {
+        "objective": "entropy", "temperature": 0.5, "candidates": "all", "beta": 0.05, "old": "old_logps",
+        "mask_truncated": True, "iterations": 2,
+    },
+    "entropy_informative": {
+        "objective": "entropy", "temperature": 0.5, "keep": 0.5, "updates": 2, "reduction": "sequence_mean",
+        "rewards": "rewards_half_degenerate",
+    },
     "empty_step": {"rewards": "rewards_half_degenerate", "updates": 2},
     "nothing_to_learn": {"rewards": "rewards_degenerate"},
 }  # fmt: skip

@@ -13,34 +13,38 @@ ADVANTAGES = torch.tensor([[1.0], [-1.0]])
 
 
 def test_the_losses_of_the_worked_example() -> None:
-    losses = Clipped(epsilon=0.2, epsilon_high=0.28).policy_loss(RATIO, ADVANTAGES)
+    losses = Clipped(epsilon=0.2, epsilon_high=0.28).token_losses(RATIO, ADVANTAGES)
     torch.testing.assert_close(losses, torch.tensor([[-1.1, -1.28, -1.0, -0.7], [0.8, 1.0, 0.9, 1.4]]))
 
 
 def test_without_epsilon_high_both_sides_clip_alike() -> None:
-    losses = Clipped(epsilon=0.2).policy_loss(RATIO, ADVANTAGES)
+    losses = Clipped(epsilon=0.2).token_losses(RATIO, ADVANTAGES)
     torch.testing.assert_close(losses, torch.tensor([[-1.1, -1.2, -1.0, -0.7], [0.8, 1.0, 0.9, 1.4]]))
-    assert Clipped(epsilon=0.2).clipped_high(RATIO, ADVANTAGES).tolist() == [[False, True, False, False], [False] * 4]
+    high = Clipped(epsilon=0.2).measures(RATIO, ADVANTAGES)["clip_ratio/high_mean"]
+    assert high.tolist() == [[False, True, False, False], [False] * 4]
 
 
 def test_advantages_may_differ_from_token_to_token() -> None:
     advantages = torch.tensor([[1.0, -1.0, 2.0, 0.0], [0.0, 0.5, -2.0, 1.0]])
     expected = torch.tensor([[-1.1, 1.35, -2.0, 0.0], [0.0, -0.5, 1.8, -1.28]])
-    torch.testing.assert_close(Clipped(epsilon=0.2, epsilon_high=0.28).policy_loss(RATIO, advantages), expected)
+    torch.testing.assert_close(Clipped(epsilon=0.2, epsilon_high=0.28).token_losses(RATIO, advantages), expected)
 
 
 def test_tokens_whose_gradient_a_bound_cuts_are_reported_on_the_side_that_cut() -> None:
     clipped = Clipped(epsilon=0.2, epsilon_high=0.28)
     ratio = RATIO.clone().requires_grad_()
-    clipped.policy_loss(ratio, ADVANTAGES).sum().backward()
-    low, high = clipped.clipped_low(RATIO, ADVANTAGES), clipped.clipped_high(RATIO, ADVANTAGES)
+    clipped.token_losses(ratio, ADVANTAGES).sum().backward()
+    measures = clipped.measures(RATIO, ADVANTAGES)
+    assert tuple(measures) == clipped.measured
+    low, high, either = measures.values()
+    assert torch.equal(either, low | high)
     assert low.tolist() == [[False] * 4, [True, False, False, False]]
     assert high.tolist() == [[False, True, False, False], [False] * 4]
     assert torch.equal(ratio.grad == 0, low | high)
 
 
 def test_dual_clip_reaches_the_loss() -> None:
-    losses = Clipped(dual_clip=3.0).policy_loss(torch.tensor([[5.0]]), torch.tensor([[-2.0]]))
+    losses = Clipped(dual_clip=3.0).token_losses(torch.tensor([[5.0]]), torch.tensor([[-2.0]]))
     assert losses.item() == 6.0
 
 
@@ -95,7 +99,9 @@ def test_a_row_without_advantage_has_a_gradient_exactly_when_there_is_a_kl_term(
     for beta in (0.0, 0.04):
         clipped = Clipped(beta=beta, kl_tokens=kl_tokens)
         ratio = clipped.ratio(logps, torch.tensor([[-1.5, -2.5]]), mask)
-        loss = clipped.policy_loss(ratio, torch.zeros(1, 1)) + beta * clipped.kl(logps, logps.detach() - 1, ratio, mask)
+        loss = clipped.token_losses(ratio, torch.zeros(1, 1)) + beta * clipped.kl(
+            logps, logps.detach() - 1, ratio, mask
+        )
         (gradient,) = torch.autograd.grad(loss.sum(), logps)
         assert clipped.reaches_every_row == bool((gradient != 0).any()) == (beta > 0)
 

@@ -22,7 +22,7 @@ ADVANTAGES = torch.tensor([[1.0], [-1.0]])
 
 def objective(kept: torch.Tensor, normalizer: str) -> float:
     """J of the worked example: minus the summed loss of the kept tokens over Z."""
-    losses = Clipped(epsilon=0.2, epsilon_high=0.28).policy_loss(RATIO, ADVANTAGES)
+    losses = Clipped(epsilon=0.2, epsilon_high=0.28).token_losses(RATIO, ADVANTAGES)
     n = int(kept.sum())
     counts = StepCounts(rows=2, tokens=8, kept=n, rollout_tokens=8, rollout_kept=n, updates=1, max_completion_length=5)
     return -float(losses[kept].sum()) / denominator("token_mean", normalizer == "kept", counts)
@@ -219,7 +219,7 @@ def test_dropped_tokens_get_exactly_zero_gradient_on_their_logits() -> None:
     kept = select_tokens(H, MASK, keep=0.5).mask
     clipped = Clipped(epsilon=0.2, epsilon_high=0.28)
     ratio = clipped.ratio(logps, logps.detach(), kept)
-    torch.where(kept, clipped.policy_loss(ratio, ADVANTAGES), 0.0).sum().div(4).backward()
+    torch.where(kept, clipped.token_losses(ratio, ADVANTAGES), 0.0).sum().div(4).backward()
     assert torch.equal(logits.grad.abs().sum(dim=-1) > 0, kept)
     assert torch.equal(logits.grad[~kept], torch.zeros(6, 7))
 
