@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import signal
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,7 @@ from rlvr.evaluation.prompt_choice import Choice, select_prompt, select_prompts,
 from rlvr.evaluation.requests import Request, Sampling
 from rlvr.rewards.grade import grade
 from tests.evaluation.tiny import save_model
+from tests.source import ROOT
 
 SMALL = ["data.train_size=12", "data.heldout_size=4"]
 
@@ -333,3 +339,31 @@ def test_prompts_of_a_file_from_elsewhere_are_found_in_the_data(tmp_path: Path) 
     expected = min(problem.prompt_id for index, problem in enumerate(problems) if index % 3 == 2)
     assert chosen.prompt_id == expected
     assert Files(train_files=[str(tmp_path / "one.jsonl")]).train() == [chosen.problem]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path: Path) -> None:
+    code = "import sys; from rich.console import Console; from rlvr.evaluation.passrate import passrate; "
+    code += "sys.exit(passrate(sys.argv[1:], Console()))"
+    settings = ["data.train_size=96", "data.heldout_size=1", "k=16"]
+
+    def command(name: str, *more: str) -> list[str]:
+        return [sys.executable, "-c", code, *settings, *more, f"output={tmp_path}/{name}.parquet"]
+
+    subprocess.run(command("whole"), check=True, cwd=ROOT, timeout=300)
+    parts = "killed.ledger/cells/*/*/samples/part-*.parquet"
+    for count in range(3):  # as soon as it draws, after its first part, after its second
+        process = subprocess.Popen(
+            command("killed", "batch_size=4"), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        assert "samples to draw" in process.stdout.readline()
+        while len(list(tmp_path.glob(parts))) < count and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert len(list(tmp_path.glob(parts))) >= 2
+    subprocess.run(command("killed"), check=True, cwd=ROOT, timeout=300)
+    assert pq.read_table(tmp_path / "killed.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
