@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlvr import recipes
 from rlvr.errors import UserError
 from rlvr.evaluation import commands as evaluation
 
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--limit", type=float, default=0.01, metavar="SHARE", help="golds that may fail (0.01)")
     _grade_options(commands)
     evaluation.add_parsers(commands)
+    recipes.add_parsers(commands)
     report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
     doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
@@ -141,7 +143,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "doctor": _doctor,
-    **evaluation.COMMANDS,
+    **evaluation.COMMANDS, **recipes.COMMANDS,
 }  # fmt: skip
 
 

@@ -5,9 +5,11 @@ from dataclasses import asdict, is_dataclass
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlvr.config.convert import CHOSEN, NAME_KEY, STORED, config_fields, to_config, to_mapping
+from rlvr.config.recipe_files import is_recipe_file, stage_recipe
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.registry import load_variants
@@ -110,8 +112,11 @@ def _choices(primary: str) -> tuple[dict[str, list[str]], set[str]]:
     return {group: sorted(found[group]) for group in own}, set(found) - own
 
 
-def _forced(overrides: Sequence[str], primary: str) -> list[str]:
-    """Let unknown keys through Hydra, to be refused by name with a suggestion instead of Hydra's advice to add them."""
+def _forced(overrides: Sequence[str], primary: str, stage: Path) -> list[str]:
+    """Let unknown keys through Hydra, to be refused by name with a suggestion instead of Hydra's advice to add them.
+
+    A recipe that is a file is put below `stage`, where Hydra looks for it.
+    """
     choices, foreign = _choices(primary)
     forced = []
     for override in _parsed(overrides):
@@ -122,7 +127,9 @@ def _forced(overrides: Sequence[str], primary: str) -> list[str]:
         if group in foreign:
             hint = "; did you mean benchmarks?" if group == "benchmark" and primary == "evaluate" else ""
             raise UserError(f"{text}: {key} is not a setting of `rlvr {primary}`{hint}")
-        if group in choices and not override.is_delete():
+        if group == "recipes" and group in choices and is_recipe_file(override.value()):
+            forced.append(f"recipes={stage_recipe(override.value(), stage)}")
+        elif group in choices and not override.is_delete():
             forced.append(f"{group}={_known_choice(key, override.value(), choices[group])}")
         elif key.split(".")[0] == "hydra":
             raise UserError(f"{text} sets Hydra itself; expected a section of the configuration, e.g. run.seed=1")
@@ -162,10 +169,13 @@ def merge(overrides: Sequence[str] = (), primary: str = "train") -> dict[str, An
     from yaml import YAMLError
 
     _store_variants()
-    search = f"hydra.searchpath=[file://{recipes_dir().parent}]"
     try:
-        with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
-            merged = hydra_compose(primary, [search, *_forced(overrides, primary)])
+        with (
+            TemporaryDirectory(prefix="rlvr-recipe-") as stage,
+            initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"),
+        ):
+            search = f"hydra.searchpath=['file://{stage}','file://{recipes_dir().parent}']"
+            merged = hydra_compose(primary, [search, *_forced(overrides, primary, Path(stage))])
         return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(_one_line(error)) from None
