@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -98,33 +98,44 @@ def _problems_of(path: Path) -> dict[str, Problem]:
     }
 
 
-def template_of(path: Path) -> str:
-    """The `data.template` with which a file of `rlvr passrate` was measured; `none` where it does not say."""
+class Making(NamedTuple):
+    """How a question becomes a prompt: `data.template` and `data.system`."""
+
+    template: str = "none"
+    system: str | None = None
+
+    def question(self, prompt: Prompt) -> Prompt | None:
+        """What has to stand in a file so that this prompt comes out; None where nothing does."""
+        text = PAPER_8020 if self.template == "paper_8020" else self.template
+        asked = prompt
+        if isinstance(prompt, str) and text.count(PLACE) == 1:
+            before, after = text.split(PLACE)
+            asked = prompt.removeprefix(before).removesuffix(after)
+        elif not isinstance(prompt, str) and self.template != "none":
+            asked = prompt[-1]["content"]
+        fits = not isinstance(asked, str) or (asked and asked == asked.strip())
+        return asked if fits and render_prompt(asked, *self) == prompt else None
+
+
+def making_of(path: Path) -> Making:
+    """How the prompts of a file of `rlvr passrate` were made; as they stand where it does not say."""
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_schema(path.expanduser()).metadata or {}
-    return str(json.loads(metadata.get(METADATA, b"{}")).get("data", {}).get("template", "none"))
+    data = json.loads(metadata.get(METADATA, b"{}")).get("data", {})
+    return Making(data.get("template", "none"), data.get("system"))
 
 
-def question_of(prompt: Prompt, template: str) -> Prompt | None:
-    """What has to stand in a file so that `template` makes this prompt of it; None where nothing does."""
-    text = PAPER_8020 if template == "paper_8020" else template
-    if isinstance(prompt, str) and text.count(PLACE) == 1:
-        before, after = text.split(PLACE)
-        prompt = prompt.removeprefix(before).removesuffix(after)
-    return prompt if not isinstance(prompt, str) or prompt == prompt.strip() else None
-
-
-def write_prompts(choices: Sequence[Choice], output: Path, template: str = "none") -> str:
+def write_prompts(choices: Sequence[Choice], output: Path, making: Making | None = None) -> Making:
     """Write prompts as JSON Lines for `data=files`: prompt (without the template), gold, prompt_id.
 
     Args:
         choices: with their problems.
         output: the file, replaced if it exists; its name ends in .jsonl.
-        template: the `data.template` that the prompts were made with.
+        making: how the prompts were made; None for as they stand.
 
     Returns:
-        The template to read the file with: the one given; `none` where the prompts are chats.
+        What to read the file with: the one given; as they stand where the template does not make one of the prompts.
 
     Raises:
         UserError: if prompts are not known, or would not come back as they are.
@@ -139,33 +150,32 @@ def write_prompts(choices: Sequence[Choice], output: Path, template: str = "none
         problems.append(choice.problem)
     if output.suffix != ".jsonl":
         raise UserError(f"--output {output} ends in {output.suffix or 'nothing'}; expected a name that ends in .jsonl")
-    if PLACE not in template and template != "paper_8020":
-        template = "none"  # chats are written with their system prompt
-    lines = [
-        {"prompt": question_of(problem.prompt, template), "gold": problem.gold, "prompt_id": problem.prompt_id}
-        for problem in problems
-    ]
+    making = making or Making()
+    if any(making.question(problem.prompt) is None for problem in problems):
+        making = Making()
+    lines = []
+    for problem in problems:
+        question = making.question(problem.prompt)
+        if question is None:
+            raise UserError(
+                f"prompt {problem.prompt_id} has blanks around it, which data=files takes off; filter its data with "
+                "data.filter instead"
+            )
+        lines.append({"prompt": question, "gold": problem.gold, "prompt_id": problem.prompt_id})
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{os.getpid()}.{output.name}")
     partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     try:
-        _check(partial, problems, template)
+        _check(partial, problems, making)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
-    return template
+    return making
 
 
-def _check(path: Path, problems: list[Problem], template: str) -> None:
-    """Refuse what a run would read otherwise: blanks around a prompt, a gold that looks like something else."""
-    for problem in problems:
-        question = question_of(problem.prompt, template)
-        if question is None or render_prompt(question, template) != problem.prompt:
-            raise UserError(
-                f"prompt {problem.prompt_id} is not made by data.template={template!r}, or has blanks around it, which "
-                "data=files takes off; filter its data with data.filter instead"
-            )
-    read = Files(train_files=[str(path)], template=template).train()
+def _check(path: Path, problems: list[Problem], making: Making) -> None:
+    """Refuse what a run would read otherwise, such as a gold that looks like something else."""
+    read = Files(train_files=[str(path)], template=making.template, system=making.system).train()
     for before, after in zip(problems, read, strict=True):
         if before != after:
             raise UserError(
@@ -207,8 +217,14 @@ def select_prompt(
         table.add_row(choice.prompt_id, *numbers, Text(" ".join(shown.split())))
     console.print(table)
     if output is not None:
-        template = template_of(rates) if data is None else getattr(data, "template", "none")
-        used = write_prompts(choices, output, template)
-        also = "" if used == "none" else f" data.template={used}" if PLACE not in used else " and its data.template"
+        made = (
+            making_of(rates)
+            if data is None
+            else Making(getattr(data, "template", "none"), getattr(data, "system", None))
+        )
+        used = write_prompts(choices, output, made)
+        also = "" if used.template == "none" else f" data.template={used.template}"
+        if PLACE in also or used.system is not None:
+            also = " with the data.template and data.system that it was measured with"
         console.print(f"{output}: data=files data.train_files={output}{also}", highlight=False, soft_wrap=True)
     return choices

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from rlvr.data.arithmetic import Arithmetic
 from rlvr.data.base import Problem
 from rlvr.data.files import Files
 from rlvr.data.pass_rates import Rate, read_rates
-from rlvr.data.templates import PAPER_8020
+from rlvr.data.templates import BOXED_INSTRUCTION, PAPER_8020
 from rlvr.errors import UserError
 from rlvr.evaluation import passrate as module
 from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.ledger import Ledger
 from rlvr.evaluation.passrate import METADATA, passrate, training_benchmark
-from rlvr.evaluation.prompt_choice import Choice, select_prompt, select_prompts, template_of, write_prompts
+from rlvr.evaluation.prompt_choice import Choice, Making, making_of, select_prompt, select_prompts, write_prompts
 from rlvr.evaluation.requests import Request, Sampling
 from rlvr.rewards.grade import grade
 from tests.evaluation.tiny import save_model
@@ -149,7 +149,7 @@ def test_a_model_and_data_of_ones_own_are_asked_as_in_training(tmp_path: Path, d
     assert {request.prompt for request in drawn} == {problem.prompt for problem in short}
     table = pq.read_table(tmp_path / "r.parquet").to_pylist()
     assert [row["prompt_id"] for row in table] == [problem.prompt_id for problem in short]
-    assert template_of(tmp_path / "r.parquet") == "paper_8020"
+    assert making_of(tmp_path / "r.parquet") == Making("paper_8020")
     (cell,) = Ledger(tmp_path / "r.ledger").cells()
     assert max(cell.samples.read()["token_count"].to_pylist()) <= 8
 
@@ -265,42 +265,48 @@ def choices_of(*problems: Problem) -> list[Choice]:
     return [Choice(problem.prompt_id, Rate(4, 2), problem) for problem in problems]
 
 
-CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?\n"}]
+def chat(*contents: str, roles: Sequence[str] = ("system", "user")) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("problems", "template", "used"),
+    ("problems", "making", "used"),
     [
-        ([Problem("7+4*2-3=", "12"), Problem("1+1=", ("2", "2.0"))], "none", "none"),
-        ([Problem(PAPER_8020.replace("{question}", "What?"), "$x$")], "paper_8020", "paper_8020"),
-        ([Problem("Q: a {b} A: ", "1/2")], "Q: {question} A: ", "Q: {question} A: "),
-        ([Problem(CHAT, "2")], "chat", "none"),
-        ([Problem(CHAT, "2")], "qwen_boxed", "none"),
-    ],
-)  # fmt: skip
-def test_written_prompts_come_back_as_they_were(
-    problems: list[Problem], template: str, used: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "new" / "one.jsonl"
-    assert write_prompts(choices_of(*problems), path, template) == used
-    assert Files(train_files=[str(path)], template=used).train() == problems
-    assert [path.name for path in path.parent.iterdir()] == ["one.jsonl"]
-    assert json.loads(path.read_text().splitlines()[0])["prompt_id"] == problems[0].prompt_id
-
-
-@pytest.mark.parametrize(
-    ("problem", "template", "said"),
-    [
-        (Problem("1+1= ", "2"), "none", "has blanks around it"),
-        (Problem("1+1=", "2"), "paper_8020", "is not made by data.template='paper_8020'"),
-        (Problem("1+1=", "it is \\boxed{2}"), "none", "would be read from a file as '2'"),
+        ([Problem("7+4*2-3=", "12"), Problem("1+1=", ("2", "2.0"))], Making(), Making()),
+        ([Problem(PAPER_8020.replace("{question}", "What?"), "$x$")], Making("paper_8020"), Making("paper_8020")),
+        ([Problem("Q: a {b} A: ", "1/2")], Making("Q: {question} A: "), Making("Q: {question} A: ")),
+        ([Problem(chat("Be brief.", "1+1?"), "2")], Making("chat", "Be brief."), Making("chat", "Be brief.")),
+        ([Problem(chat("1+1?", roles=["user"]), "2")], Making("chat"), Making("chat")),
+        ([Problem(chat(BOXED_INSTRUCTION, "1+1?"), "2")], Making("qwen_boxed"), Making("qwen_boxed")),
+        # What the template does not make of one text stands there whole.
+        ([Problem(chat("Be brief.", "1+1?\n"), "2")], Making("chat", "Be brief."), Making()),
+        ([Problem(chat("Be brief.", "1+1?"), "2")], Making("chat"), Making()),
+        ([Problem(chat("1?", "2?", roles=["user", "user"]), "2")], Making("chat"), Making()),
+        ([Problem("1+1=", "2")], Making("paper_8020"), Making()),
     ],
 )
-def test_prompts_that_would_not_come_back_are_refused(
-    problem: Problem, template: str, said: str, tmp_path: Path
+def test_written_prompts_come_back_as_they_were(
+    problems: list[Problem], making: Making, used: Making, tmp_path: Path
 ) -> None:
+    path = tmp_path / "new" / "one.jsonl"
+    assert write_prompts(choices_of(*problems), path, making) == used
+    assert Files(train_files=[str(path)], template=used.template, system=used.system).train() == problems
+    assert [path.name for path in path.parent.iterdir()] == ["one.jsonl"]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["prompt_id"] for line in lines] == [problem.prompt_id for problem in problems]
+    assert isinstance(lines[0]["prompt"], str) == (isinstance(problems[0].prompt, str) or used.template != "none")
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (Problem("1+1= ", "2"), "has blanks around it"),
+        (Problem("1+1=", "it is \\boxed{2}"), "would be read from a file as '2'"),
+    ],
+)
+def test_prompts_that_would_not_come_back_are_refused(problem: Problem, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
-        write_prompts(choices_of(problem), tmp_path / "one.jsonl", template)
+        write_prompts(choices_of(problem), tmp_path / "one.jsonl")
     assert list(tmp_path.iterdir()) == []
 
 
