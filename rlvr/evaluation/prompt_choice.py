@@ -210,7 +210,8 @@ def select_prompt(
     choices = select_prompts(rates, top, None if data is None else data.train())
     table = Table("prompt_id", "right", "rate", "variance", "prompt")
     for choice in choices:
-        text = "" if choice.problem is None else str(choice.problem.prompt)
+        prompt = "" if choice.problem is None else choice.problem.prompt
+        text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
         rate = choice.rate
         numbers = (f"{rate.correct}/{rate.n}", f"{rate.share:.3f}", f"{choice.variance:.4f}")
