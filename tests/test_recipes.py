@@ -231,5 +231,6 @@ def test_the_smoke_run_takes_two_steps_and_its_numbers_are_finite(name: str, tmp
     rows = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "loss" in row]
     assert len(steps) == 2
-    assert all(math.isfinite(row[key]) for row in steps for key in ("loss", "grad_norm", "entropy"))
+    assert all(math.isfinite(row[key]) for row in steps for key in ("loss", "grad_norm"))
+    assert all(math.isfinite(row["entropy"]) for row in steps if "entropy" in row)
     assert any(row["grad_norm"] > 0 for row in steps), "something was learnt from"
