@@ -8,8 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlvr.advantages.ktae import ktae_advantages
+    from rlvr.decoding.adaptive_temperature import adaptive_temperature
+    from rlvr.decoding.em_inf import em_inf_logits
     from rlvr.errors import UserError
     from rlvr.maths.entropy import token_entropy
+    from rlvr.maths.ktae import key_token_values
     from rlvr.rewards.grade import grade, grade_many
     from rlvr.rewards.verdict import Verdict
     from rlvr.selection.select import TokenSelection, select_tokens
@@ -23,8 +27,12 @@ __all__ = [
     "UserError",
     "Verdict",
     "__version__",
+    "adaptive_temperature",
+    "em_inf_logits",
     "grade",
     "grade_many",
+    "key_token_values",
+    "ktae_advantages",
     "select_tokens",
     "token_entropy",
 ]
@@ -34,8 +42,12 @@ _HOMES = {
     "TokenSelection": "rlvr.selection.select",
     "UserError": "rlvr.errors",
     "Verdict": "rlvr.rewards.verdict",
+    "adaptive_temperature": "rlvr.decoding.adaptive_temperature",
+    "em_inf_logits": "rlvr.decoding.em_inf",
     "grade": "rlvr.rewards.grade",
     "grade_many": "rlvr.rewards.grade",
+    "key_token_values": "rlvr.maths.ktae",
+    "ktae_advantages": "rlvr.advantages.ktae",
     "select_tokens": "rlvr.selection.select",
     "token_entropy": "rlvr.maths.entropy",
 }

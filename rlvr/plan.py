@@ -88,7 +88,9 @@ def _head_memory(shape: ModelShape, config: RunConfig, sizes: BatchSizes) -> dic
     """Of the LM head: the fused tile, and logits and their gradient where the loss differentiates entropies."""
     tokens = sizes.micro_batch_rows * config.rollouts.max_completion_length
     width = BYTES[config.model.dtype]
-    head = {"LM head tile": min(HEAD_BUFFER_TOKENS, tokens) * min(HEAD_BUFFER_COLUMNS, shape.vocabulary) * width}
+    head: dict[str, float] = {
+        "LM head tile": min(HEAD_BUFFER_TOKENS, tokens) * min(HEAD_BUFFER_COLUMNS, shape.vocabulary) * width
+    }
     if config.objective.entropy_temperature is None:
         return head
     each = config.rollouts.max_completion_length  # all tokens of a row may be kept, and none of another's

@@ -105,7 +105,7 @@ class KTAE(Advantage):
         return {name: getattr(self, name) for name in names}
 
     def _excluded(self, rollouts: Rollouts) -> Iterable[int]:
-        found = getattr(rollouts, "special_ids", None) if self.special_ids is None else self.special_ids
+        found = rollouts.special_ids if self.special_ids is None else self.special_ids
         if found is None:
             raise UserError(
                 "advantage.special_ids is null, and the rollouts do not name the tokenizer's special ids; "

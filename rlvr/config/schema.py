@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.rollouts.dynamic import DynamicSection
 
 DTYPES = ("float32", "bfloat16")
 ATTENTION = ("sdpa", "flash_attention_2", "eager")
@@ -145,6 +146,7 @@ class RolloutsSection:
         correct_sampler: with vLLM, weigh by the ratio of policy to sampler; `trl.vllm_importance_sampling_mode`,
             `..._clip_min` and `..._clip_max` say how.
         record: which rollouts are kept on disk.
+        dynamic: sampling until a batch is full of groups whose verdicts differ.
     """
 
     prompts: int = 32
@@ -156,6 +158,7 @@ class RolloutsSection:
     backend: str = "transformers"
     correct_sampler: bool = True
     record: RecordSection = field(default_factory=RecordSection)
+    dynamic: DynamicSection = field(default_factory=DynamicSection)
 
     def __post_init__(self) -> None:
         at_least("rollouts", {"max_completion_length": self.max_completion_length}, 1)

@@ -19,6 +19,7 @@ class Rollouts:
         logps: (B, T) log-probabilities (nats) of the policy that sampled, at the sampling temperature, 0 outside the
             mask; None unless the advantage `needs_scores`.
         entropies: (B, T) its entropies (nats), likewise.
+        special_ids: of the tokenizer: end of text, padding and the like; None where nobody has said.
     """
 
     rewards: Tensor
@@ -29,3 +30,4 @@ class Rollouts:
     mask: Tensor
     logps: Tensor | None = None
     entropies: Tensor | None = None
+    special_ids: tuple[int, ...] | None = None

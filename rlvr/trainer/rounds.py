@@ -1,13 +1,17 @@
 """Rounds of sampling until a batch is full of informative groups: dynamic sampling on any number of ranks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
 
 from rlvr.errors import UserError
 from rlvr.rollouts.dynamic import Choice, DynamicSection, choose_groups, rank_of
-from rlvr.trainer.batch import Ranks
-from rlvr.trainer.groups import Group, exchange, gather_objects
+from rlvr.trainer.algorithm import Algorithm
+from rlvr.trainer.batch import Ranks, Sampled, Scores
+from rlvr.trainer.decide import rows_to_score
+from rlvr.trainer.groups import Group, assemble, exchange, gather_objects, keep_scores, split, use_kept_scores
 
 Sample = Callable[[int], list[Group]]
 """Samples so many prompts over all ranks; returns this rank's groups, not numbered yet, in order of the prompts."""
@@ -44,6 +48,11 @@ class Rounds:
     def round_prompts(self) -> int:
         """Prompts asked in a round, over all ranks."""
         return self.settings.prompts or self.prompts
+
+    @property
+    def mixes_policies(self) -> bool:
+        """Whether a batch may hold groups that an earlier policy sampled."""
+        return self.settings.surplus == "carry"
 
     def fill(self, sample: Sample) -> tuple[list[Group], list[Group]]:
         """Sample rounds until the batch is full.
@@ -126,3 +135,58 @@ class Rounds:
         """Go on where a saved one stopped."""
         self.sampled = state["sampled"]
         self.carried = [Group(**values) for values in state["carried"]]
+
+
+def rounds_of(settings: DynamicSection | None, prompts: int, ranks: Ranks, algorithm: Algorithm) -> Rounds | None:
+    """The rounds of a run; None without dynamic sampling.
+
+    Raises:
+        UserError: if the algorithm learns from groups that are not informative, or the sizes do not divide.
+    """
+    if settings is None or settings.max_rounds == 0:
+        return None
+    if not algorithm.uses_rewards:
+        raise UserError(
+            f"rollouts.dynamic.max_rounds is {settings.max_rounds}, but this algorithm reads no verdicts; leave it at 0"
+        )
+    return Rounds(settings, prompts, ranks)
+
+
+def _verdict_holder(trainer: Any) -> Any:
+    """The reward that grades, of those that the trainer calls; it keeps the verdicts of its last call."""
+    return getattr(trainer.reward_funcs[0], "reward", None)
+
+
+def _sample_groups(trainer: Any, count: int) -> list[Group]:
+    sampled, rows = trainer.sample(count)
+    start = trainer.ranks.index * len(rows)
+    verdicts = getattr(_verdict_holder(trainer), "verdicts", None) or [None] * len(rows)
+    rewards = trainer.rewards_per_func[start : start + len(rows)]
+    return split(sampled, rewards, rows, trainer.completions, verdicts, 0)
+
+
+def fill_batch(trainer: Any, rounds: Rounds) -> tuple[Sampled, Scores, list[dict[str, Any]]]:
+    """A full rollout batch of this rank: rows, scores, and the prompt of each row.
+
+    The trainer's last rewards, completions and verdicts become those of the batch, as if it had sampled nothing else.
+    """
+    size, device = trainer.sizes.num_generations, trainer.accelerator.device
+    functions, pad = len(trainer.reward_funcs), trainer._tokenizer.pad_token_id
+    batch, surplus = rounds.fill(lambda count: _sample_groups(trainer, count))
+    sampled, rewards = assemble(batch, size, pad, functions, device)
+    everyone = trainer.ranks.gather(sampled.rollouts.rewards).flatten()
+    special = tuple(trainer._tokenizer.all_special_ids)
+    sampled = replace(sampled, rollouts=replace(sampled.rollouts, all_rewards=everyone, special_ids=special))
+    known = torch.tensor([bool(group.scores) for group in batch for _ in range(size)], device=device)
+    needed = rows_to_score(sampled, trainer.algorithm)
+    scores = use_kept_scores(batch, trainer.score(sampled, needed & ~known))
+    if sum(gather_objects(len(surplus), trainer.ranks)):
+        left, _ = assemble(surplus, size, pad, functions, device)
+        keep_scores(surplus, trainer.score(left, torch.ones(len(left.truncated), dtype=torch.bool, device=device)))
+    trainer.rewards_per_func = trainer.ranks.gather(rewards).flatten(0, 1)
+    trainer.completions = [text for group in batch for text in group.completions]
+    if getattr(_verdict_holder(trainer), "verdicts", None):
+        _verdict_holder(trainer).verdicts = [verdict for group in batch for verdict in group.verdicts]
+    for name, value in rounds.metrics.items():
+        trainer.note(name, value)
+    return sampled, scores, [group.prompt for group in batch for _ in range(size)]

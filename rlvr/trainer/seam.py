@@ -16,6 +16,7 @@ from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_ge
 from trl.trainer.utils import use_adapter
 
 from rlvr.maths.rollouts import Rollouts
+from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.rollouts.stream import PromptStream
 from rlvr.trainer import state
 from rlvr.trainer.algorithm import Algorithm, named_algorithm
@@ -26,6 +27,7 @@ from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
 from rlvr.trainer.forward import Tokens, compacted_head, positions_are_relative, token_logps
 from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
+from rlvr.trainer.rounds import fill_batch, rounds_of
 from rlvr.trainer.scoring import score_rows
 from rlvr.trainer.stats import StepStats
 
@@ -44,6 +46,7 @@ class RLVRTrainer(GRPOTrainer):
         train_dataset: rows with the column `prompt` and those the rewards read.
         group_size: G where `args.num_generations` cannot say it: 1, for algorithms that compare no completions. TRL's
             own field is at least 2; it only has to divide the rows then.
+        dynamic: sample until a rollout batch is full of informative groups; None, or no rounds, for off.
         window: which rows share an optimizer step where a rollout batch makes several; see `BatchSizes`.
         sparse_head: project only the tokens that carry gradient; False for comparison.
         correct_sampler: weigh by importance where vLLM samples; `args.vllm_importance_sampling_mode` and its bounds
@@ -65,6 +68,7 @@ class RLVRTrainer(GRPOTrainer):
         train_dataset: Sequence[dict[str, Any]] | Dataset | None = None,
         *,
         group_size: int | None = None,
+        dynamic: DynamicSection | None = None,
         window: str = "group",
         sparse_head: bool = True,
         correct_sampler: bool = True,
@@ -82,10 +86,20 @@ class RLVRTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args=args, train_dataset=placeholder, **kwargs)
         check_model(self.model)
         self.ranks = Ranks.current()
+        self.rounds = rounds_of(dynamic, self.sizes.prompts, self.ranks, self.algorithm)
         self.sparse_head = sparse_head
         self.correction = Correction.of(args) if correct_sampler else None
         self.on_rollout = on_rollout
         self.trim_left = positions_are_relative(self.model.config)
+        self.meaningless = meaningless_metrics(self.reward_funcs, self.reward_func_names, self.algorithm)
+        self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
+        for function in self.reward_funcs:
+            if hasattr(function, "bind"):
+                function.bind(self.end_ids, self.max_completion_length, self.sizes.num_generations)
+        self._begin()
+
+    def _begin(self) -> None:
+        """The counters and buffers of a run that has made nothing yet."""
         self.rollouts_made = 0
         self.empty_steps = 0
         self.rollout: RolloutBatch | None = None
@@ -93,11 +107,6 @@ class RLVRTrainer(GRPOTrainer):
         self.rewards_per_func: Tensor = torch.empty(0)
         self.completions: list[Any] = []
         self.step_stats = StepStats()
-        self.meaningless = meaningless_metrics(self.reward_funcs, self.reward_func_names, self.algorithm)
-        self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
-        for function in self.reward_funcs:
-            if hasattr(function, "bind"):
-                function.bind(self.end_ids, self.max_completion_length, self.sizes.num_generations)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -137,22 +146,28 @@ class RLVRTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> RolloutBatch:
         """A rollout batch from the next prompts of the stream, with everything decided."""
-        prompts = self.stream.take(self.sizes.prompts)
-        share = self.sizes.prompts // self.sizes.ranks
-        mine = prompts[self.ranks.index * share : (self.ranks.index + 1) * share]
-        rows = [dict(prompt) for prompt in mine for _ in range(self.sizes.num_generations)]
-        with self.phase("generate"):
-            output = super()._generate_and_score_completions(rows)
-        sampled = self._sampled(output)
-        with self.phase("score"):
-            scores = self._score(sampled)
+        if self.rounds is None:
+            sampled, rows = self.sample(self.sizes.prompts)
+            scores = self.score(sampled, rows_to_score(sampled, self.algorithm))
+        else:
+            sampled, scores, rows = fill_batch(self, self.rounds)
         batch = self._decide(sampled, scores)
         for name, value in batch.metrics.items():
-            self._metrics["train"][name].append(value)
+            self.note(name, value)
         self.rollouts_made += 1
         if self.on_rollout is not None and self.accelerator.is_main_process:
             self.on_rollout(self, batch, rows)
         return batch
+
+    def sample(self, count: int) -> tuple[Sampled, list[dict[str, Any]]]:
+        """This rank's completions of the next `count` prompts of the stream, judged, and the prompt of each row."""
+        prompts = self.stream.take(count)
+        share = count // self.ranks.count
+        mine = prompts[self.ranks.index * share : (self.ranks.index + 1) * share]
+        rows = [dict(prompt) for prompt in mine for _ in range(self.sizes.num_generations)]
+        with self.phase("generate"):
+            output = super()._generate_and_score_completions(rows)
+        return self._sampled(output), rows
 
     def _sampled(self, output: dict[str, Any]) -> Sampled:
         rewards = self.rewards_per_func
@@ -162,7 +177,10 @@ class RLVRTrainer(GRPOTrainer):
         mine = slice(self.ranks.index * len(ids), (self.ranks.index + 1) * len(ids))
         ends = torch.tensor(self.end_ids, device=ids.device)
         last = ids.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
-        rollouts = Rollouts(total[mine], total, rewards[mine, 0], self.sizes.num_generations, ids, mask.bool())
+        rollouts = Rollouts(
+            total[mine], total, rewards[mine, 0], self.sizes.num_generations, ids, mask.bool(),
+            special_ids=tuple(self._tokenizer.all_special_ids),
+        )  # fmt: skip
         tokens = Tokens(output["prompt_ids"], output["prompt_mask"], ids, mask)
         return Sampled(tokens, rollouts, ~torch.isin(last, ends), output.get("sampling_per_token_logps"))
 
@@ -171,10 +189,12 @@ class RLVRTrainer(GRPOTrainer):
         with self.accelerator.autocast(), compacted_head(vocabulary):
             return token_logps(model, tokens, projected)
 
-    def _score(self, sampled: Sampled) -> Scores:
-        """The sampling policy's numbers, and the reference's where there is a KL term; through `self.model`."""
-        needed = rows_to_score(sampled, self.algorithm)
+    def score(self, sampled: Sampled, needed: Tensor) -> Scores:
+        """The sampling policy's numbers in the rows (B,) that need them, and the reference's for a KL term."""
+        with self.phase("score"):
+            return self._score(sampled, needed)
 
+    def _score(self, sampled: Sampled, needed: Tensor) -> Scores:
         def scored(model: Any) -> tuple[Tensor, Tensor]:
             return score_rows(
                 lambda tokens, projected: self._forward(model, tokens, projected),
@@ -206,7 +226,7 @@ class RLVRTrainer(GRPOTrainer):
         step, index = divmod(position % self.sizes.slices_per_rollout, self.sizes.slices_per_step)
         if index == 0:
             self.empty_steps += self.rollout.is_empty(step)
-        on_policy = self.sizes.on_policy
+        on_policy = self.sizes.on_policy and not (self.rounds and self.rounds.mixes_policies)
         return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.trim_left, self.sparse_head)
 
     def _loss_numbers(self, model: Any, part: Slice) -> tuple[Tensor, Tensor | None, Tensor | None]:

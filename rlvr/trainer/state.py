@@ -9,11 +9,12 @@ import torch
 from rlvr.errors import UserError
 from rlvr.maths.denominators import StepCounts
 from rlvr.maths.rollouts import Rollouts
+from rlvr.rewards.verdict import Verdict
 from rlvr.selection.select import TokenSelection
 from rlvr.trainer.batch import RolloutBatch, Sampled, Scores
 from rlvr.trainer.forward import Tokens
 
-STORED: list[Any] = [RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts]
+STORED: list[Any] = [RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts, Verdict]
 
 
 def _file(trainer: Any, folder: Path) -> Path:
@@ -34,6 +35,7 @@ def save(trainer: Any, folder: Path) -> None:
             "rollouts_made": trainer.rollouts_made,
             "empty_steps": trainer.empty_steps,
             "rollout": None if used_up else trainer.rollout,
+            "rounds": None if trainer.rounds is None else trainer.rounds.state_dict(),
         },
         partial,
     )
@@ -60,6 +62,8 @@ def load(trainer: Any, folder: Path) -> None:
     trainer.rollouts_made = stored["rollouts_made"]
     trainer.empty_steps = stored["empty_steps"]
     trainer.rollout = stored["rollout"]
+    if trainer.rounds is not None and stored.get("rounds") is not None:
+        trainer.rounds.load_state_dict(stored["rounds"])
 
 
 def _check_sizes(stored: dict[str, Any], now: dict[str, Any]) -> None:

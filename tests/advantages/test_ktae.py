@@ -1,7 +1,6 @@
 """KTAE: the worked example's sum, groups of one kind, shaping, and the variant."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -77,15 +76,8 @@ def test_padding_and_rows_that_nobody_could_score_get_zero() -> None:
     assert torch.equal(scored_by_shaping[4], grpo_advantages(REWARDS, 8, eps=1e-6)[4].expand(4))
 
 
-@dataclass(frozen=True)
-class NamedRollouts(Rollouts):
-    """Rollouts that know the tokenizer's special ids."""
-
-    special_ids: tuple[int, ...] = ()
-
-
 def test_special_ids_come_from_the_tokenizer_unless_they_are_set() -> None:
-    named = NamedRollouts(REWARDS, REWARDS, REWARDS, 8, IDS, MASK, special_ids=(4, 151643))
+    named = Rollouts(REWARDS, REWARDS, REWARDS, 8, IDS, MASK, special_ids=(4, 151643))
     assert torch.equal(KTAE()(named), ktae_advantages(IDS, MASK, REWARDS, 8, excluded_ids=[4]))
     assert torch.equal(KTAE(special_ids=[2])(named), ktae_advantages(IDS, MASK, REWARDS, 8, excluded_ids=[2]))
 

@@ -1,0 +1,80 @@
+"""Dynamic sampling in a real run: every trained group is mixed, a resume goes on exactly, ranks change nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rlvr.config.compose import compose
+from rlvr.errors import UserError
+from rlvr.rollouts.record import read_record
+from rlvr.train import train
+
+SMALL = [
+    "algorithm=dapo_dynamic", "rollouts.prompts=4", "rollouts.num_generations=4", "optimizer.micro_batch_rows=16",
+    "evaluation.problems=4", "data.train_size=64", "data.heldout_size=4", "rollouts.record.every=1", "run.name=x",
+    "logging.progress=none",
+]  # fmt: skip
+TIMES = ("seconds", "step_time", "verifier/seconds")
+
+
+def run(folder: Path, *more: str) -> list[dict]:
+    train(compose([*SMALL, f"run.dir={folder}", *more]), Console(quiet=True))
+    rows = [json.loads(line) for line in (folder / "x" / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith(TIMES)} for row in rows]
+
+
+def groups(folder: Path) -> list[list[dict]]:
+    """The recorded groups of every batch."""
+    rows = [row for path in sorted((folder / "x" / "rollouts").glob("*.parquet")) for row in read_record(path)]
+    return [rows[start : start + 4] for start in range(0, len(rows), 4)]
+
+
+def test_every_trained_group_is_mixed_and_whole(tmp_path: Path) -> None:
+    rows = run(tmp_path, "run.steps=3")
+    found = groups(tmp_path)
+    assert len(found) == 3 * 4
+    for group in found:
+        assert len({row["prompt"] for row in group}) == len({row["group"] for row in group}) == 1
+        assert {row["correct"] for row in group} == {True, False}
+        assert all(row["correct"] == (row["rewards"]["accuracy"] == 1.0) for row in group)
+        assert all(row["entropies"] is not None and any(row["advantages"]) for row in group)
+    assert all(row["dynamic/rounds"] >= 1 and row["dynamic/tokens_per_kept"] >= 1 for row in rows)
+    assert all(row["dynamic/missing"] == 0 for row in rows)
+    assert max(row["dynamic/rounds"] for row in rows) > 1, "this policy solves too much for one round"
+
+
+@pytest.mark.parametrize("surplus", ["drop", "carry"])
+def test_a_resume_goes_on_with_the_prompts_and_the_surplus_it_had(tmp_path: Path, surplus: str) -> None:
+    settings = [f"rollouts.dynamic.surplus={surplus}", "rollouts.dynamic.prompts=8", "run.save_steps=2"]
+    whole = run(tmp_path / "whole", *settings, "run.steps=4")
+    run(tmp_path / "parts", *settings, "run.steps=2")
+    assert run(tmp_path / "parts", *settings, "run.steps=4", "run.resume=true") == whole
+    assert any(row["dynamic/surplus"] > 0 for row in whole)
+    if surplus == "carry":
+        assert whole[-1]["clip_ratio/region_mean"] >= 0
+
+
+def test_carried_groups_are_weighed_by_the_policy_that_sampled_them(tmp_path: Path) -> None:
+    # Rounds much larger than a batch: from the second batch on everything is carried, and no round is made.
+    rows = run(
+        tmp_path, "rollouts.dynamic.surplus=carry", "rollouts.dynamic.prompts=32", "run.steps=3",
+        "optimizer.learning_rate=5e-3",
+    )  # fmt: skip
+    assert [row["dynamic/rounds"] for row in rows] == [1, 0, 0]
+    records = groups(tmp_path)
+    assert records[4][0]["logprobs"] is not None
+    # The ratio to the policy that sampled is not 1 after a step of this size: its clip must bite somewhere.
+    assert rows[0]["clip_ratio/region_mean"] == 0
+    assert rows[1]["clip_ratio/region_mean"] + rows[2]["clip_ratio/region_mean"] > 0
+
+
+def test_the_limit_of_rounds_ends_a_run_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"after 1 rounds of 4 prompts, \d of 4 groups have verdicts that differ"):
+        run(tmp_path, "run.steps=20", "rollouts.dynamic.max_rounds=1")
+
+
+def test_an_algorithm_that_reads_no_verdict_has_no_use_for_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rollouts.dynamic.max_rounds is 3, but this algorithm reads no verdicts"):
+        run(tmp_path, "algorithm=em_ft", "rollouts.dynamic.max_rounds=3", "run.steps=1")
