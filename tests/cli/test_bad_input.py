@@ -100,7 +100,7 @@ def test_empty_golds(refused: Refused, tmp_path: Path) -> None:
     [
         ("optimizer.micro_batch_rows=100", "set it to 32 or 64 or 128"),
         ("optimizer.updates_per_rollout=5", "set it to 30 or 35, or optimizer.window=row"),
-        ("rollouts.num_generations=1", "rollouts.num_generations is 1 with advantage=grpo, which compares the completions"),
+        ("rollouts.num_generations=1", "rollouts.num_generations is 1 with advantage=grpo, which compares"),
         ("launch.x=1", "launch.x is set, but a run is one process"),
         ("launch={processes:2}", "launch.processes is set"),
         ("trl.num_generations=4", "trl.num_generations is not taken here: rollouts.num_generations"),

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 
 from rlvr.maths import entropy as entropy_module
-from rlvr.maths.entropy import token_entropy
+from rlvr.maths.entropy import entropy_and_logps, token_entropy
 
 
 @pytest.mark.parametrize(("temperature", "nats"), [(1.0, 0.8324), (0.5, 0.4411), (2.0, 1.0202)])
@@ -94,3 +94,76 @@ def test_no_tokens_give_no_entropies_and_keep_the_graph() -> None:
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match=r"temperature is .*expected a positive number"):
         token_entropy(torch.zeros(1, 3), temperature)
+
+
+def dense(logits: torch.Tensor, temperature: float, targets: torch.Tensor, other: float) -> tuple:
+    """By plain autograd."""
+    logps = torch.log_softmax(logits / temperature, dim=-1)
+    picked = torch.log_softmax(logits / other, dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1)
+    return -(logps.exp() * logps).sum(dim=-1), picked
+
+
+def test_the_gradient_of_three_logits_is_the_closed_form() -> None:
+    # dH/dz_v = -p_v (ln p_v + H) with p = (.66524, .24473, .09003), H = .83240
+    logits = torch.tensor([[2.0, 1.0, 0.0]], requires_grad=True)
+    entropy_and_logps(logits, 1.0)[0].sum().backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[-0.28259, 0.14077, 0.14182]]), rtol=0, atol=1e-5)
+    assert float(logits.grad.sum()) == pytest.approx(0, abs=1e-7)
+
+
+def test_the_temperature_of_the_loss_is_its_own() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0]])
+    entropy, logps = entropy_and_logps(logits, 0.5, torch.tensor([0]), 1.0)
+    assert float(entropy) == pytest.approx(0.4411, abs=5e-5)
+    assert float(logps) == pytest.approx(math.log(0.66524), abs=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1 << 24, 23, 60])
+def test_values_and_gradients_equal_plain_autograd(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entropy_module, "CHUNK_ELEMENTS", chunk)
+    generator = torch.Generator().manual_seed(2)
+    logits = (4 * torch.randn(11, 23, generator=generator, dtype=torch.float64)).requires_grad_()
+    targets = torch.randint(0, 23, (11,), generator=generator)
+    weights = torch.randn(2, 11, generator=generator, dtype=torch.float64)
+    results = []
+    for values in (dense(logits, 0.5, targets, 1.3), entropy_and_logps(logits, 0.5, targets, 1.3)):
+        total = (weights[0] * values[0]).sum() + (weights[1] * values[1]).sum()
+        results.append([*values, *torch.autograd.grad(total, logits)])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda z: entropy_and_logps(z, 0.7, targets, 1.3), (logits,))
+
+
+def test_the_backward_pass_keeps_the_logits_and_nothing_else_of_their_size() -> None:
+    logits = torch.randn(40, 500, requires_grad=True)
+    kept: list[int] = []
+
+    def note(saved: torch.Tensor) -> torch.Tensor:
+        kept.append(saved.untyped_storage().nbytes())
+        assert saved.numel() < 500 or saved.data_ptr() == logits.data_ptr()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        entropy_and_logps(logits, 1.0, torch.zeros(40, dtype=torch.long), 1.0)[0].sum().backward()
+    assert sorted(kept)[:-1] == [40 * 4, 40 * 8], "entropies and targets"
+
+
+def test_no_positions_give_a_gradient_of_nothing_and_impossible_tokens_a_finite_one() -> None:
+    nothing = torch.zeros(0, 7, requires_grad=True)
+    entropy, logps = entropy_and_logps(nothing, 1.0, torch.zeros(0, dtype=torch.long))
+    (entropy.sum() + logps.sum()).backward()
+    assert nothing.grad.shape == (0, 7)
+    logits = torch.tensor([[2.0, -math.inf, 1.0, 0.0]], requires_grad=True)
+    entropy, logps = entropy_and_logps(logits, 1.0, torch.tensor([0]))
+    (entropy.sum() + logps.sum()).backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0, 1] == 0
+
+
+def test_without_targets_there_are_no_log_probabilities_and_bad_temperatures_are_refused() -> None:
+    entropy, logps = entropy_and_logps(torch.randn(3, 5, requires_grad=True), 1.0)
+    assert entropy.requires_grad
+    assert not logps.requires_grad
+    assert not logps.any()
+    with pytest.raises(ValueError, match="temperature is 0"):
+        entropy_and_logps(torch.zeros(1, 2), 0.0)

@@ -46,7 +46,7 @@ def make_trainer(folder: Path, algorithm: Any = "dapo_top20", ranks: int = 1, **
     """A trainer of fresh weights; `changes` go to the trainer where it knows them, else to TRL's arguments."""
     own = {
         name: changes.pop(name)
-        for name in ("train_dataset", "on_rollout", "peft_config", "correct_sampler")
+        for name in ("train_dataset", "on_rollout", "peft_config", "correct_sampler", "group_size", "sparse_head")
         if name in changes
     }
     model = make_qwen3(VOCABULARY)
@@ -54,7 +54,7 @@ def make_trainer(folder: Path, algorithm: Any = "dapo_top20", ranks: int = 1, **
         model.save_pretrained(folder / "model")
         model = str(folder / "model")
     return RLVRTrainer(
-        model, odd_sum, algorithm=algorithm, args=arguments(folder, ranks, **changes),
+        model, changes.pop("reward_funcs", odd_sum), algorithm=algorithm, args=arguments(folder, ranks, **changes),
         processing_class=make_tokenizer(VOCABULARY), **{"train_dataset": PROMPTS, **own},
     )  # fmt: skip
 
