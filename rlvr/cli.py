@@ -12,6 +12,7 @@ from typing import Any
 from rlvr import recipes
 from rlvr.errors import UserError
 from rlvr.evaluation import commands as evaluation
+from rlvr.evaluation import prompt_commands as prompts
 
 TRAIN_EXAMPLES = """examples:
   rlvr train                                        the built-in task with the built-in policy
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--limit", type=float, default=0.01, metavar="SHARE", help="golds that may fail (0.01)")
     _grade_options(commands)
     evaluation.add_parsers(commands)
+    prompts.add_parsers(commands)
     recipes.add_parsers(commands)
     report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
@@ -143,7 +145,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "doctor": _doctor,
-    **evaluation.COMMANDS, **recipes.COMMANDS,
+    **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
 }  # fmt: skip
 
 
