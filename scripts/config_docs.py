@@ -28,8 +28,8 @@ from rlvr.trainer.owned import ALGORITHM_OWNS, RUN_OWNS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "config.md"
 SECTIONS = (
-    "run", "model", "model.lora", "rollouts", "rollouts.record", "rollouts.dynamic", "optimizer", "evaluation", "logging", "trl",
-    "deepspeed", "launch",
+    "run", "model", "model.lora", "rollouts", "rollouts.record", "rollouts.dynamic", "optimizer", "evaluation",
+    "logging", "trl", "deepspeed", "launch",
 )  # fmt: skip
 GROUPS = ("data", "reward", "advantage", "selection", "objective")
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "any"}
