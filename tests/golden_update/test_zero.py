@@ -13,9 +13,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CASES = [
     ("top20", 2), ("top20_two_iterations", 4), ("top20_two_updates", 1), ("top20_kl", 2),
-    ("top20_truncation_masked", 1), ("grpo_kl", 4), ("empty_step", 2),
+    ("top20_truncation_masked", 1), ("grpo_kl", 4), ("empty_step", 2), ("em_ft", 2), ("entropy_top20_kl", 1),
+    ("entropy_informative", 1),
 ]  # fmt: skip
-"""(scenario, micro-batch rows): two updates, accumulation, ranks without rows, a KL term, an empty step."""
+"""(scenario, micro-batch rows): two updates, accumulation, ranks without rows, a KL term, an empty step, entropies."""
 
 
 def zero_config(stage: int) -> dict[str, Any]:

@@ -69,6 +69,22 @@ def test_the_head_works_in_tiles_of_a_fixed_size() -> None:
     assert memory(*rows, shape=shape)["LM head tile"] == 4096 * 32768 * 4
 
 
+def test_entropies_with_gradient_need_the_logits_and_their_gradient() -> None:
+    em = ("algorithm=em_ft", "rollouts.num_generations=2")
+    # 2 rows of 10 tokens, 50 columns, 4 bytes, twice
+    assert memory(*em)["logits of a slice and their gradient"] == 2 * 20 * 50 * 4
+    own = memory(*em, "selection=top_entropy", "selection.keep=0.25", "selection.scope=sequence")
+    assert own["logits of a slice and their gradient"] == 2 * 2 * 3 * 50 * 4, "ceil(2.5) tokens of each row"
+    assert "logits of a slice and their gradient" not in memory()
+
+
+def test_one_completion_per_prompt_in_words() -> None:
+    config = compose(["algorithm=one_shot_em", "rollouts.prompts=4", "rollouts.max_completion_length=10"])
+    lines = words(make_plan(config, run_sizes(config), None, 1, 6), config)
+    assert lines[0] == "a rollout batch: 4 prompts * 1 completions = 4 rows"
+    assert "the loss of a token is the policy's entropy at temperature 0.5" in lines
+
+
 def test_vllm_keeps_its_own_cache() -> None:
     assert memory("rollouts.backend=vllm")["key-value cache while sampling"] == 0
 
