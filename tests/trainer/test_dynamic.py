@@ -2,14 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from rlvr.config.compose import compose
 from rlvr.errors import UserError
+from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.rollouts.record import read_record
 from rlvr.train import train
+from tests.ranks import run_ranks
+from tests.trainer import tiny_run
+from tests.trainer.tiny import make_qwen3
 
 SMALL = [
     "algorithm=dapo_dynamic", "rollouts.prompts=4", "rollouts.num_generations=4", "optimizer.micro_batch_rows=16",
@@ -78,3 +84,29 @@ def test_the_limit_of_rounds_ends_a_run_in_one_line(tmp_path: Path) -> None:
 def test_an_algorithm_that_reads_no_verdict_has_no_use_for_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rollouts.dynamic.max_rounds is 3, but this algorithm reads no verdicts"):
         run(tmp_path, "algorithm=em_ft", "rollouts.dynamic.max_rounds=3", "run.steps=1")
+
+
+@pytest.mark.parametrize("surplus", ["drop", "carry"])
+def test_two_ranks_make_the_same_rounds_and_end_with_equal_weights(surplus: str, tmp_path: Path) -> None:
+    def on_rank(rank: int) -> dict:
+        verdicts: list = []
+
+        def look(trainer: Any, batch: Any, rows: Any) -> None:
+            verdicts.append(batch.sampled.rollouts.verdicts.view(-1, tiny_run.G).tolist())
+
+        dynamic = DynamicSection(max_rounds=20, surplus=surplus)
+        trainer = tiny_run.make_trainer(tmp_path / str(rank), ranks=2, dynamic=dynamic, on_rollout=look)
+        trainer.train()
+        rounds = [row["dynamic/rounds"] for row in tiny_run.history(trainer) if "dynamic/rounds" in row]
+        return {
+            "rounds": rounds, "taken": trainer.stream.taken, "verdicts": verdicts,
+            "weights": {name: value.numpy() for name, value in tiny_run.weights(trainer).items()},
+        }  # fmt: skip
+
+    first, second = run_ranks(2, on_rank)
+    assert first["rounds"] == second["rounds"]
+    assert first["taken"] == second["taken"] == tiny_run.P * sum(first["rounds"])
+    assert all(len(set(group)) == 2 for batch in first["verdicts"] for group in batch), "every trained group is mixed"
+    tensors = [{name: torch.from_numpy(value) for name, value in each["weights"].items()} for each in (first, second)]
+    tiny_run.assert_equal_weights(*tensors)
+    assert tiny_run.largest_difference(tensors[0], make_qwen3(tiny_run.VOCABULARY).state_dict()) > 1e-3

@@ -15,6 +15,7 @@ from tests.trainer.tiny import make_qwen3, make_tokenizer
 P, G, W, ITERATIONS, STEPS, MICRO = 4, 4, 2, 2, 8, 4
 VOCABULARY = 23
 PROMPTS = [{"prompt": f"t{index} t{index + 1}", "gold": f"t{index}"} for index in range(2, 7)]
+OWN = ("train_dataset", "on_rollout", "peft_config", "correct_sampler", "group_size", "dynamic", "sparse_head")
 TIMES = ("seconds/", "step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
 
 
@@ -44,11 +45,7 @@ def algorithm_of(given: Any) -> Algorithm:
 
 def make_trainer(folder: Path, algorithm: Any = "dapo_top20", ranks: int = 1, **changes: Any) -> RLVRTrainer:
     """A trainer of fresh weights; `changes` go to the trainer where it knows them, else to TRL's arguments."""
-    own = {
-        name: changes.pop(name)
-        for name in ("train_dataset", "on_rollout", "peft_config", "correct_sampler", "group_size", "sparse_head")
-        if name in changes
-    }
+    own = {name: changes.pop(name) for name in OWN if name in changes}
     model = make_qwen3(VOCABULARY)
     if algorithm_of(algorithm).objective.beta > 0:  # TRL loads the reference from where the model came from
         model.save_pretrained(folder / "model")
