@@ -129,6 +129,24 @@ def check_space(config: RunConfig, model: str, folder: RunFolder, most: int | No
         )
 
 
+def with_golds(problems: list[Problem], config: RunConfig) -> list[Problem]:
+    """The problems that have a gold answer, once it is clear that the others need none.
+
+    Raises:
+        UserError: if a reward grades and a training problem has no gold.
+    """
+    from rlvr.rewards.accuracy import Accuracy
+
+    labelled = [problem for problem in problems if problem.gold]
+    graders = [name for name, reward in config.reward.items() if isinstance(reward, Accuracy)]
+    if len(labelled) < len(problems) and graders:
+        raise UserError(
+            f"data.unlabelled=true with reward.{graders[0]}, which compares answers with golds; set reward=none and an "
+            "algorithm without rewards (em_ft, one_shot_em, em_rl_sequence, em_rl_token), or data.unlabelled=false"
+        )
+    return labelled
+
+
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 

@@ -25,6 +25,7 @@ from rlvr.preflight import (
     model_path,
     read_problems,
     run_sizes,
+    with_golds,
 )
 from rlvr.resume import checkpoint_to_resume
 from rlvr.run_folder import RunFolder
@@ -104,8 +105,9 @@ class Run:
         self.tokenizer, positions = load_tokenizer(self.model_path, config.model)
         self.problems, self.heldout, self.notes = read_problems(config, self.tokenizer, positions)
         self.grading = grading_policy(config.reward.values())
-        if is_main_process():
-            preflight([*self.problems, *self.heldout], self.grading)
+        graded = [*with_golds(self.problems, config), *self.heldout]
+        if graded and is_main_process():
+            preflight(graded, self.grading)
         _name_run(config, self.ranks)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
         self.checkpoint = checkpoint_to_resume(config, self.folder)

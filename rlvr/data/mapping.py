@@ -41,7 +41,7 @@ class Question:
 
 
 class Columns(NamedTuple):
-    """Where a file keeps what; `style` is a key of `STYLES`."""
+    """Where a file keeps what; `style` is a key of `STYLES`, and `gold` empty where none is read."""
 
     prompt: str
     gold: str
@@ -69,7 +69,8 @@ class Mapped:
     def describe(self) -> str:
         """One line on columns and counts."""
         found = " and ".join(
-            f"prompts from `{columns.prompt}` with golds from `{columns.gold}` ({STYLES[columns.style]})"
+            f"prompts from `{columns.prompt}` "
+            + (f"with golds from `{columns.gold}` ({STYLES[columns.style]})" if columns.gold else "without golds")
             for columns in self.columns
         )
         repeated = f"; {self.duplicates} rows that repeat a prompt left out" if self.duplicates else ""
@@ -177,7 +178,7 @@ def _refuse_empty(source: Source, where: str, rows: list[int], what: str) -> Non
 
 
 def _read(
-    source: Source, columns: tuple[str | None, str | None], search: bool
+    source: Source, columns: tuple[str | None, str | None], search: bool, unlabelled: bool
 ) -> tuple[list, list[Gold], list[Columns]]:
     """Prompt cells, golds, and the columns they are from, file by file."""
     prompts: list[Any] = []
@@ -185,8 +186,13 @@ def _read(
     used: dict[Columns, None] = {}
     for file in source.split():
         prompt, gold = (None if path and search and not file.has(path) else path for path in columns)
-        prompt, gold = prompt or find_prompt_column(file), gold or find_gold_column(file)
+        prompt = prompt or find_prompt_column(file)
         prompts += file.values(prompt, "data.prompt_column")
+        if unlabelled:
+            golds += [""] * len(file)
+            used[Columns(prompt, "", "plain")] = None
+            continue
+        gold = gold or find_gold_column(file)
         answers, style = _golds(file, gold)
         golds += answers
         used[Columns(prompt, gold, style)] = None
@@ -200,6 +206,7 @@ def map_columns(
     *,
     drop_empty: bool = False,
     search: bool = False,
+    unlabelled: bool = False,
 ) -> Mapped:
     """Questions and golds of a source.
 
@@ -209,11 +216,12 @@ def map_columns(
         gold_column: where the gold answer is; None finds it.
         drop_empty: leave out rows without a prompt or a gold answer instead of refusing them.
         search: find a column by the conventions in files that do not have the one given.
+        unlabelled: read no golds; every question gets an empty one.
 
     Raises:
         UserError: if a column is missing, ambiguous or holds nothing usable, or rows are empty.
     """
-    prompts, golds, columns = _read(source, (prompt_column, gold_column), search)
+    prompts, golds, columns = _read(source, (prompt_column, gold_column), search, unlabelled)
     first: dict[str, Question] = {}
     duplicates, contradictions = 0, 0
     blank, missing = [], []
@@ -221,7 +229,7 @@ def map_columns(
         prompt, key = _prompt(value, source, index)
         if not key:
             blank.append(index)
-        elif not gold:
+        elif not gold and not unlabelled:
             missing.append(index)
         elif key in first:
             duplicates += 1

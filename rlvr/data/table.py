@@ -42,6 +42,7 @@ class Table(Data):
         heldout_files: files, folders or globs with problems to hold out.
         heldout_size: problems held out of the training data where nothing else says what is held out.
         drop_empty: leave out rows without a prompt or a gold answer instead of refusing them.
+        unlabelled: read no golds of training problems, for algorithms without rewards; held-out problems keep theirs.
         seed: of the shuffle.
         filter: which training problems are kept for their measured pass rate.
     """
@@ -57,8 +58,9 @@ class Table(Data):
     heldout_files: list[str] = field(default_factory=list)
     heldout_size: int = 0
     drop_empty: bool = False
+    unlabelled: bool = False
     seed: int = 0
-    filter: Filter = field(default_factory=Filter)
+    filter: Filter = field(default_factory=Filter, repr=False)
 
     def __post_init__(self) -> None:
         check_template(self.template, self.system)
@@ -66,6 +68,11 @@ class Table(Data):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"data.{name} is {value}; expected a whole number of at least {least}")
+        if self.unlabelled and self.heldout_size:
+            raise UserError(
+                f"data.unlabelled=true with data.heldout_size={self.heldout_size}; problems without golds cannot be "
+                "graded: set data.heldout_size=0, and name problems with golds in data.heldout_files"
+            )
         if isinstance(self.heldout_files, str):
             self.heldout_files = [self.heldout_files]
         if self.heldout_size and self._heldout_setting():
@@ -106,11 +113,14 @@ class Table(Data):
         """`max_prompt_tokens`."""
         return self.max_prompt_tokens
 
-    def _map(self, source: Source, name: str, notes: list[str], from_elsewhere: bool = False) -> list[Question]:
+    def _map(
+        self, source: Source, name: str, notes: list[str], from_elsewhere: bool = False, unlabelled: bool = False
+    ) -> list[Question]:
         """The questions of a source; from elsewhere, a column that a file does not have is looked for."""
         mapped = map_columns(
-            source, self.prompt_column, self.gold_column, drop_empty=self.drop_empty, search=from_elsewhere
-        )
+            source, self.prompt_column, self.gold_column, drop_empty=self.drop_empty, search=from_elsewhere,
+            unlabelled=unlabelled,
+        )  # fmt: skip
         notes.append(f"{name}: {mapped.describe()}")
         questions, lacking = strip_questions(mapped.questions, self.strip_prefix, self.strip_suffix)
         for setting, count in lacking.items():
@@ -129,7 +139,7 @@ class Table(Data):
     @cached_property
     def _loaded(self) -> Loaded:
         notes: list[str] = []
-        train = self._map(self._train_source(), "training", notes)
+        train = self._map(self._train_source(), "training", notes, unlabelled=self.unlabelled)
         source = self._heldout_source()
         if source is None:
             train, heldout = self._carve(train)

@@ -228,3 +228,32 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     )
     assert str(data.train()[0].prompt).endswith("?\nA: \\boxed{")
     assert len(data.heldout()) == 5
+
+
+def test_training_problems_without_golds_are_read_where_that_is_said(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [{"problem": f"What is {n}+{n}?"} for n in range(6)])
+    heldout = write(tmp_path / "heldout.jsonl", ROWS[4:8])
+    with pytest.raises(UserError, match="no gold answer among them"):
+        Files(train_files=[train]).train()
+    data = Files(train_files=[train], heldout_files=[heldout], unlabelled=True)
+    assert {(problem.prompt, problem.gold) for problem in data.train()} == {(f"What is {n}+{n}?", "") for n in range(4)}
+    assert {problem.gold for problem in data.heldout()} == {"8", "10", "12", "14"}
+    assert "training: 6 problems, prompts from `problem` without golds" in data.notes()
+    labelled = Files(train_files=[write(tmp_path / "golds.jsonl")], unlabelled=True)
+    assert {problem.gold for problem in labelled.train()} == {""}
+    with pytest.raises(UserError, match=r"data\.unlabelled=true with data\.heldout_size=2"):
+        Files(train_files=[train], unlabelled=True, heldout_size=2)
+
+
+def test_a_reward_that_grades_needs_golds(tmp_path: Path) -> None:
+    from rlvr.preflight import with_golds
+
+    train = write(tmp_path / "train.jsonl", [{"problem": "1+1?"}])
+    settings = ["data=files", f"data.train_files=[{train}]", "data.unlabelled=true", "algorithm=em_ft"]
+    config = compose(settings)
+    with pytest.raises(UserError, match=r"data\.unlabelled=true with reward\.accuracy"):
+        with_golds(config.data.train(), config)
+    config = compose([*settings, "reward=none"])
+    assert with_golds(config.data.train(), config) == []
+    known = Problem("1+1?", "2")
+    assert with_golds([known, *config.data.train()], config) == [known]
