@@ -90,7 +90,7 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def table(text: str, columns: tuple[str, ...]) -> Iterator[list[str]]:
-    """The rows below a table's head of these columns, without the backticks round a cell."""
+    """The rows below a table's head of these columns, without backticks round a whole cell."""
     head = f"| {' | '.join(columns)} |"
     lines = iter(text.splitlines())
     for line in lines:
@@ -100,7 +100,7 @@ def table(text: str, columns: tuple[str, ...]) -> Iterator[list[str]]:
     for line in lines:
         if not line.startswith("|"):
             return
-        yield [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        yield [re.sub(r"^`([^`]*)`$", r"\1", cell.strip()) for cell in line.strip("|").split("|")]
 
 
 def read_settings(recipe: Recipe) -> list[Setting]:
