@@ -43,7 +43,7 @@ class Arithmetic(Data):
     largest_value: int = 60
     order_matters: bool = True
     seed: int = 0
-    filter: Filter = field(default_factory=Filter)
+    filter: Filter = field(default_factory=Filter, repr=False)
 
     def __post_init__(self) -> None:
         if self.train_size < 1 or self.heldout_size < 0:

@@ -170,7 +170,7 @@ REFUSED = {
     "selection.keep=0": "selection.keep is 0.0; expected a share above 0 and at most 1",
     "selection.keep=1.5": "selection.keep is 1.5; expected a share above 0 and at most 1",
     "selection.keep=-0.2": "selection.keep is -0.2; expected a share above 0 and at most 1",
-    "algorithm=dap": "algorithm=dap is unknown; did you mean dapo? known are dapo, dapo_top20, dr_grpo, ",
+    "algorithm=dap": "algorithm=dap is unknown; did you mean dapo? known are dapo, dapo_dynamic, dapo_top20, dr_grpo, ",
     "selection=top": "selection=top is unknown; ",
     "selection.name=tob_entropy": "selection=tob_entropy is unknown; did you mean top_entropy?",
     "reward=nothing": "reward=nothing is unknown; known are accuracy, dapo",
