@@ -69,9 +69,11 @@ smoke: $(READY)  ## Train every recipes/*/smoke.yaml for SMOKE_STEPS steps; fail
 	elif [ -n "$$failed" ]; then echo "smoke: FAILED:$$failed"; exit 1; \
 	else echo "smoke: $$ran recipes passed"; fi
 
-bench: $(READY)  ## Time the exact selection and the grader against their peers (options: scripts/bench_*.py --help)
+bench: $(READY)  ## Time selection, grader, KTAE and evaluation against their peers (options: scripts/bench_*.py --help)
 	$(BIN)/python -m scripts.bench_selection
 	$(BIN)/python -m scripts.bench_grader
+	$(BIN)/python -m scripts.bench_ktae
+	$(BIN)/python -m scripts.bench_evaluation
 
 clean:  ## Remove .venv, caches and build outputs; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
