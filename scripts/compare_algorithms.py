@@ -83,7 +83,7 @@ def row(folder: Path, arm: str, seeds: Sequence[int]) -> str | None:
     )
     entropies = [_ends(rows, "entropy") for rows in metrics if any(row.get("entropy") is not None for row in rows)]
     lengths = [_ends(rows, "completions/mean_length") for rows in metrics]
-    speed = mean(one["steps"] / one["train_seconds"] for one in summaries)
+    speed = max(one["steps"] / one["train_seconds"] for one in summaries)
     spans = [
         f"{mean(a for a, _ in pairs):.3g} → {mean(b for _, b in pairs):.3g}" if pairs else "-"
         for pairs in (entropies, lengths)
