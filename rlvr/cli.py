@@ -171,7 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # DeepSpeed announces at import, on every start, that it found no GPU; `rlvr` says what it runs on by itself.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to" not in record.getMessage())
     try:
-        return COMMANDS[arguments.command](arguments)
+        code = COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read our output, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as error:
         print(f"rlvr: {error}", file=sys.stderr)
         return 2

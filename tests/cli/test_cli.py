@@ -124,3 +124,10 @@ def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["train", "run.seed=1", "--form", "x"])
     assert ended.value.code == 2
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m rlvr.cli recipes | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
