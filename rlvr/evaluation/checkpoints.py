@@ -165,5 +165,6 @@ def _fetched(path: str, revision: str | None) -> Path:
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model={path} cannot be fetched from the hub ({reason}); expected a hub id and a network, or a folder"
+            f"model={path} is no folder here, and the hub does not give it ({reason}); expected a folder, or a hub id "
+            "and a network"
         ) from None
