@@ -187,7 +187,8 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UserError) as error:
         checkpoint_hash("org/model")
     assert str(error.value) == (
-        "model=org/model cannot be fetched from the hub (no network); expected a hub id and a network, or a folder"
+        "model=org/model is no folder here, and the hub does not give it (no network); expected a folder, or a hub id "
+        "and a network"
     )
 
 
