@@ -29,6 +29,19 @@ def objective(kept: torch.Tensor, normalizer: str) -> float:
 
 
 @pytest.mark.parametrize(
+    ("reduction", "expected"),
+    # Objectives of the rows sum to 3.38 and -5.05: over 8 tokens; as means of 3 and of 5; over 2 x 5; over 2 rows.
+    [("token_mean", -0.20875), ("sequence_mean", 0.05833), ("constant", -0.167), ("sequence_sum", -0.835)],
+)
+def test_the_reduction_decides_even_the_sign(reduction: str, expected: float) -> None:
+    rule = Clipped(epsilon=0.2, epsilon_high=0.28, reduction=reduction)
+    losses = torch.where(MASK, rule.token_losses(RATIO, ADVANTAGES, None), 0.0).sum(dim=1)
+    counts = StepCounts(rows=2, tokens=8, kept=8, rollout_tokens=8, rollout_kept=8, updates=1, max_completion_length=5)
+    summed = (losses / MASK.sum(dim=1)).sum() if rule.per_row else losses.sum()
+    assert -float(summed) / denominator(reduction, False, counts) == pytest.approx(expected, abs=5e-6)
+
+
+@pytest.mark.parametrize(
     ("keep", "threshold", "kept", "j_kept", "j_all"),
     [
         (0.1, 2.0, {2.0}, -0.9, -0.1125),
