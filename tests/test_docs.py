@@ -27,7 +27,8 @@ ROOT_FILES = {
 }
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
 SKIPPED = {"runs", "build", "dist", "wandb"}
-METRIC = re.compile(r"(?:selection|seconds|clip_ratio|completions|rewards|sampling|objective|dynamic|heldout)(?:/[\w<>]+)+")
+ROOTS = "selection|seconds|clip_ratio|completions|rewards|sampling|objective|dynamic|heldout"
+METRIC = re.compile(rf"(?:{ROOTS})(?:/[\w<>]+)+")
 MAPPINGS = {"metrics", "sums", "logs", "head", "counts"}
 """Names of variables in rlvr/ that hold metrics by key."""
 
