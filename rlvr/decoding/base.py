@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch import bool as bool_
 
 
 @dataclass
@@ -22,3 +23,10 @@ class Decoding:
             (B, V), a new tensor.
         """
         raise TypeError(f"{type(self).__name__} changes no logits; define __call__()")
+
+    def doubtful(self, logits: Tensor) -> Tensor:
+        """(B,) bool: rows of (B, V) logits in which an error of rounding, about 1e-6, may decide what the rule does.
+
+        None, unless the rule decides by a threshold of its own and says so.
+        """
+        return logits.new_zeros(len(logits), dtype=bool_)

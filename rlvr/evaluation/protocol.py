@@ -31,7 +31,6 @@ class Protocol:
         decoding: the rule that changed the logits, with its numbers; empty for none.
         engine: back end and number format.
         grading: the rules of the grader.
-        grader: its version.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Protocol:
     decoding: dict[str, Any]
     engine: str
     grading: Policy
-    grader: str
 
     def render(self, question: Prompt) -> Prompt:
         """The prompt of a question: text, or a chat."""
@@ -108,7 +106,6 @@ def protocol_of(config: EvaluationConfig, benchmark: Loaded, engine: str) -> Pro
         decoding=decoding,
         engine=engine,
         grading=Policy(extract=benchmark.extract or config.extract, think=config.think),
-        grader=grader_version(),
     )
 
 

@@ -12,6 +12,14 @@ def completion_text(completion: Any) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
+def graders(functions: Sequence[Any]) -> list[Any]:
+    """The first of the reward functions that has graded its last batch: a list of one, or of none.
+
+    Its reward's `verdicts` are one a completion of that batch.
+    """
+    return [function for function in functions if getattr(getattr(function, "reward", None), "verdicts", None)][:1]
+
+
 class RewardFunction:
     """Wraps a `Reward` for TRL, which passes dataset columns and token ids as keywords.
 

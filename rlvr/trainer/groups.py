@@ -177,5 +177,5 @@ def exchange(mine: Sequence[Group], destination: dict[int, int], ranks: Ranks) -
     leaving = [group for group in mine if destination.get(group.number, ranks.index) != ranks.index]
     here = [group for group in mine if destination.get(group.number) == ranks.index]
     for groups in gather_objects(leaving, ranks):
-        here += [group for group in groups if destination[group.number] == ranks.index and group not in here]
+        here += [group for group in groups if destination[group.number] == ranks.index]
     return sorted(here, key=lambda group: group.number)

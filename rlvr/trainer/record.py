@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlvr.rewards.adapter import RewardFunction, completion_text
+from rlvr.rewards.adapter import RewardFunction, completion_text, graders
 from rlvr.rewards.verdict import Verdict
 from rlvr.rollouts.record import write_record
 from rlvr.rollouts.stream import prompt_text
@@ -36,8 +36,7 @@ class Recorder:
         length = int(sampled.tokens.completion_mask[index].sum())
         global_row = int(sampled.global_rows(trainer.ranks)[index])
         scored = bool(scores.scored[index])
-        graded = (getattr(function.reward, "verdicts", None) for function in self.rewards)
-        verdicts: list[Verdict] = next((found for found in graded if found), [])
+        verdicts: list[Verdict] = [one for function in graders(self.rewards) for one in function.reward.verdicts]
         per_function = trainer.rewards_per_func[global_row].tolist()
         advantages = batch.advantages[index].expand(sampled.tokens.completion_mask.shape[1])
         row = {

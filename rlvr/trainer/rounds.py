@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from rlvr.errors import UserError
+from rlvr.rewards.adapter import graders
 from rlvr.rollouts.dynamic import Choice, DynamicSection, choose_groups, rank_of
 from rlvr.trainer.algorithm import Algorithm
 from rlvr.trainer.batch import Ranks, Sampled, Scores
@@ -15,6 +16,26 @@ from rlvr.trainer.groups import Group, assemble, exchange, gather_objects, keep_
 
 Sample = Callable[[int], list[Group]]
 """Samples so many prompts over all ranks; returns this rank's groups, not numbered yet, in order of the prompts."""
+
+
+class Seen(NamedTuple):
+    """What every rank knows of a group, whoever sampled it.
+
+    Attributes:
+        informative: whether its verdicts, before any shaping, differ.
+        solved: whether the highest of them is above 0.
+        tokens: sampled tokens.
+    """
+
+    informative: bool
+    solved: bool
+    tokens: int
+
+    @staticmethod
+    def of(group: Group) -> "Seen":
+        """Of a group of this rank."""
+        best = float(group.rewards[:, 0].nan_to_num(0.0).max())
+        return Seen(group.informative, best > 0, group.tokens)
 
 
 @dataclass
@@ -26,6 +47,7 @@ class Rounds:
         prompts: P, groups in a batch.
         ranks: the processes.
         carried: this rank's surplus groups of earlier batches.
+        waiting: the surplus groups of all ranks, by number.
         sampled: groups sampled so far, over all ranks: the number of the next one.
         metrics: about the last batch, equal on every rank.
     """
@@ -34,6 +56,7 @@ class Rounds:
     prompts: int
     ranks: Ranks
     carried: list[Group] = field(default_factory=list)
+    waiting: dict[int, Seen] = field(default_factory=dict)
     sampled: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -54,35 +77,41 @@ class Rounds:
         """Whether a batch may hold groups that an earlier policy sampled."""
         return self.settings.surplus == "carry"
 
-    def fill(self, sample: Sample) -> tuple[list[Group], list[Group]]:
+    def fill(self, sample: Sample) -> tuple[list[Group], list[Group] | None]:
         """Sample rounds until the batch is full.
 
-        Every rank makes the same rounds, since all look at the groups of all. A round is always whole.
+        Every rank makes the same rounds, since all know the groups of all: one message a round. A round is whole.
 
         Args:
             sample: makes a round.
 
         Returns:
-            This rank's groups of the batch, in order; and its surplus, which was sampled by the same policy.
+            This rank's groups of the batch, in order; and its part of the new surplus that is carried on, to be scored
+            by the policy that sampled it, or None where no rank has any.
 
         Raises:
             UserError: if `max_rounds` rounds do not fill it and nothing else was asked for.
         """
-        mine, fresh, rounds = list(self.carried), list[Group](), 0
-        choice = self._choice(mine)
+        mine, known, first, rounds = list(self.carried), dict(self.waiting), self.sampled, 0
+        choice = self._choice(known)
         while choice.missing and rounds < self.settings.max_rounds:
-            fresh_now = self._numbered(sample(self.round_prompts))
-            fresh, mine, rounds = fresh + fresh_now, mine + fresh_now, rounds + 1
-            choice = self._choice(mine)
+            groups = self._numbered(sample(self.round_prompts))
+            for one in gather_objects({group.number: Seen.of(group) for group in groups}, self.ranks):
+                known |= one
+            mine, rounds = mine + groups, rounds + 1
+            choice = self._choice(known)
+        fresh = [seen for number, seen in known.items() if number >= first]
         if choice.missing:
             if self.settings.short == "error":
                 raise self._too_few(choice, fresh, rounds)
-            choice = self._choice(mine, fill=True)
+            choice = self._choice(known, fill=True)
+        self.metrics = _measure(choice, known, fresh, rounds)
+        left = set(choice.surplus) if self.mixes_policies else set()
         batch = exchange(mine, rank_of(choice.batch, self.ranks.count), self.ranks)
-        surplus = [group for group in mine if group.number in set(choice.surplus)]
-        self.carried = surplus if self.settings.surplus == "carry" else []
-        self.metrics = self._measure(batch, fresh, rounds, choice)
-        return batch, [group for group in self.carried if not group.scores]
+        self.carried = [group for group in mine if group.number in left]
+        self.waiting = {number: known[number] for number in left}
+        new = [group for group in self.carried if group.number >= first]
+        return batch, new if any(number >= first for number in left) else None
 
     def _numbered(self, groups: Sequence[Group]) -> list[Group]:
         """Number a round's groups as one process would have: each rank holds its contiguous share of the prompts."""
@@ -92,34 +121,11 @@ class Rounds:
         self.sampled += self.round_prompts
         return list(groups)
 
-    def _choice(self, mine: Sequence[Group], fill: bool = False) -> Choice:
-        known = {group.number: group.informative for group in mine}
-        everyone = {number: good for one in gather_objects(known, self.ranks) for number, good in one.items()}
-        return choose_groups(everyone, self.prompts, fill)
+    def _choice(self, known: dict[int, Seen], fill: bool = False) -> Choice:
+        return choose_groups({number: seen.informative for number, seen in known.items()}, self.prompts, fill)
 
-    def _shares(self, fresh: Sequence[Group]) -> tuple[float, float]:
-        """Solved and unsolvable groups among those just sampled, over all ranks."""
-        even = [float(group.rewards[:, 0].nan_to_num(0.0).max()) for group in fresh if not group.informative]
-        counts = [len(fresh), sum(value > 0 for value in even), sum(value <= 0 for value in even)]
-        total, solved, unsolvable = (sum(column) for column in zip(*gather_objects(counts, self.ranks), strict=True))
-        return solved / max(total, 1), unsolvable / max(total, 1)
-
-    def _measure(self, batch: Sequence[Group], fresh: Sequence[Group], rounds: int, choice: Choice) -> dict[str, float]:
-        spent = sum(group.tokens for group in fresh)
-        kept = sum(group.tokens for group in batch if group.informative)
-        spent, kept = (sum(column) for column in zip(*gather_objects([spent, kept], self.ranks), strict=True))
-        solved, unsolvable = self._shares(fresh)
-        return {
-            "dynamic/rounds": float(rounds),
-            "dynamic/solved": solved,
-            "dynamic/unsolvable": unsolvable,
-            "dynamic/missing": float(choice.missing),
-            "dynamic/surplus": float(len(choice.surplus)),
-            "dynamic/tokens_per_kept": spent / kept if kept else 0.0,
-        }
-
-    def _too_few(self, choice: Choice, fresh: Sequence[Group], rounds: int) -> UserError:
-        solved, unsolvable = self._shares(fresh)
+    def _too_few(self, choice: Choice, fresh: Sequence[Seen], rounds: int) -> UserError:
+        solved, unsolvable = _shares(fresh)
         return UserError(
             f"after {rounds} rounds of {self.round_prompts} prompts, {self.prompts - choice.missing} of {self.prompts} "
             f"groups have verdicts that differ ({solved:.0%} of the groups are solved, {unsolvable:.0%} never); raise "
@@ -129,12 +135,33 @@ class Rounds:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to hold."""
-        return {"sampled": self.sampled, "carried": [vars(group) for group in self.carried]}
+        waiting = {number: tuple(seen) for number, seen in self.waiting.items()}
+        return {"sampled": self.sampled, "waiting": waiting, "carried": [vars(group) for group in self.carried]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a saved one stopped."""
         self.sampled = state["sampled"]
+        self.waiting = {number: Seen(*seen) for number, seen in state["waiting"].items()}
         self.carried = [Group(**values) for values in state["carried"]]
+
+
+def _shares(fresh: Sequence[Seen]) -> tuple[float, float]:
+    """Solved and unsolvable groups among those just sampled."""
+    even = [seen.solved for seen in fresh if not seen.informative]
+    return sum(even) / max(len(fresh), 1), (len(even) - sum(even)) / max(len(fresh), 1)
+
+
+def _measure(choice: Choice, known: dict[int, Seen], fresh: Sequence[Seen], rounds: int) -> dict[str, float]:
+    solved, unsolvable = _shares(fresh)
+    kept = sum(known[number].tokens for number in choice.batch if known[number].informative)
+    return {
+        "dynamic/rounds": float(rounds),
+        "dynamic/solved": solved,
+        "dynamic/unsolvable": unsolvable,
+        "dynamic/missing": float(choice.missing),
+        "dynamic/surplus": float(len(choice.surplus)),
+        "dynamic/tokens_per_kept": sum(seen.tokens for seen in fresh) / kept if kept else 0.0,
+    }
 
 
 def rounds_of(settings: DynamicSection | None, prompts: int, ranks: Ranks, algorithm: Algorithm) -> Rounds | None:
@@ -152,15 +179,10 @@ def rounds_of(settings: DynamicSection | None, prompts: int, ranks: Ranks, algor
     return Rounds(settings, prompts, ranks)
 
 
-def _verdict_holder(trainer: Any) -> Any:
-    """The reward that grades, of those that the trainer calls; it keeps the verdicts of its last call."""
-    return getattr(trainer.reward_funcs[0], "reward", None)
-
-
 def _sample_groups(trainer: Any, count: int) -> list[Group]:
     sampled, rows = trainer.sample(count)
     start = trainer.ranks.index * len(rows)
-    verdicts = getattr(_verdict_holder(trainer), "verdicts", None) or [None] * len(rows)
+    verdicts = [verdict for function in graders(trainer.reward_funcs) for verdict in function.reward.verdicts]
     rewards = trainer.rewards_per_func[start : start + len(rows)]
     return split(sampled, rewards, rows, trainer.completions, verdicts, 0)
 
@@ -180,13 +202,13 @@ def fill_batch(trainer: Any, rounds: Rounds) -> tuple[Sampled, Scores, list[dict
     known = torch.tensor([bool(group.scores) for group in batch for _ in range(size)], device=device)
     needed = rows_to_score(sampled, trainer.algorithm)
     scores = use_kept_scores(batch, trainer.score(sampled, needed & ~known))
-    if sum(gather_objects(len(surplus), trainer.ranks)):
+    if surplus is not None:
         left, _ = assemble(surplus, size, pad, functions, device)
         keep_scores(surplus, trainer.score(left, torch.ones(len(left.truncated), dtype=torch.bool, device=device)))
     trainer.rewards_per_func = trainer.ranks.gather(rewards).flatten(0, 1)
     trainer.completions = [text for group in batch for text in group.completions]
-    if getattr(_verdict_holder(trainer), "verdicts", None):
-        _verdict_holder(trainer).verdicts = [verdict for group in batch for verdict in group.verdicts]
+    for function in graders(trainer.reward_funcs):
+        function.reward.verdicts = [verdict for group in batch for verdict in group.verdicts]
     for name, value in rounds.metrics.items():
         trainer.note(name, value)
     return sampled, scores, [group.prompt for group in batch for _ in range(size)]

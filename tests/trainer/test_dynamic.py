@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rlvr.config.compose import compose
 from rlvr.errors import UserError
+from rlvr.rewards.grade import grade
 from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.rollouts.record import read_record
 from rlvr.train import train
@@ -49,6 +50,15 @@ def test_every_trained_group_is_mixed_and_whole(tmp_path: Path) -> None:
     assert all(row["dynamic/rounds"] >= 1 and row["dynamic/tokens_per_kept"] >= 1 for row in rows)
     assert all(row["dynamic/missing"] == 0 for row in rows)
     assert max(row["dynamic/rounds"] for row in rows) > 1, "this policy solves too much for one round"
+
+
+def test_the_verdicts_of_a_reward_that_is_not_the_first_stay_with_their_rows(tmp_path: Path) -> None:
+    run(tmp_path, "reward=self_consistency", "run.steps=2")
+    rows = [row for group in groups(tmp_path) for row in group]
+    assert {row["correct"] for row in rows} == {True, False}
+    assert all(
+        row["correct"] == grade(row["completion"], row["gold"], truncated=row["truncated"]).correct for row in rows
+    )
 
 
 @pytest.mark.parametrize("surplus", ["drop", "carry"])

@@ -98,7 +98,7 @@ def test_surplus_is_dropped_or_comes_first_in_the_next_batch() -> None:
         stub = Stub(verdicts, Ranks())
         first, left = rounds.fill(stub)
         assert [one.prompt["prompt"] for one in first] == ["0", "1"]
-        assert [one.prompt["prompt"] for one in left] == (["2"] if surplus == "carry" else [])
+        assert (left and [one.prompt["prompt"] for one in left]) == (["2"] if surplus == "carry" else None)
         second, _ = rounds.fill(stub)
         assert [one.prompt["prompt"] for one in second] == expected
 
@@ -108,6 +108,8 @@ def test_carried_groups_survive_a_checkpoint() -> None:
     rounds.fill(Stub([MIXED] * 8, Ranks()))
     again = Rounds(rounds.settings, 2, Ranks())
     again.load_state_dict(rounds.state_dict())
+    assert again.waiting == rounds.waiting
+    assert list(again.waiting) == [2, 3]
     assert [one.number for one in again.carried] == [one.number for one in rounds.carried] == [2, 3]
     assert again.sampled == 4
 

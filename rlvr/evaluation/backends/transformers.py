@@ -166,10 +166,8 @@ class _Chooser(LogitsProcessor):
         step = input_ids.shape[1] - self.width
         numbers = uniforms(self.seeds, self.offsets + step)
         tokens, doubtful = draw(self._decoded(scores), numbers, self.sampling)
-        # A rule that decides by a threshold says where it is close.
-        close = getattr(self.backend.decoding, "doubtful", None)
-        if close is not None:
-            doubtful |= close(scores)
+        if self.backend.decoding is not None:
+            doubtful |= self.backend.decoding.doubtful(scores)
         if self.exact and bool(doubtful.any()):
             live = step < self.limits
             if step:
