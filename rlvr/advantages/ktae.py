@@ -1,7 +1,7 @@
 """KTAE: the rollout's advantage plus a value for each token (arXiv 2505.16826)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -58,39 +58,24 @@ def ktae_advantages(
 
 @variant("advantage", "ktae")
 @dataclass
-class KTAE(Advantage):
+class KTAE(KeyTokenRule, Advantage):
     """Chosen with `advantage=ktae`. The defaults are what the released code runs, computed exactly.
 
+    The numbers of a token's value are those of `KeyTokenRule`.
+
     Attributes:
-        scale: `code` for values within (-top, top), `paper` for the paper's sum without division, within half of that.
-        fisher: `two_sided` p-values as in the released code, or the `point` probability of the paper's formula.
-        alpha: weight of Fisher's exact test.
-        beta: weight of the information gain. The released scripts pass 2, but the released code runs with 1.
-        gamma: weight of the ratios of term frequencies; 0 turns them off.
-        top: the largest value of a token.
-        ratio_eps: keeps the ratios finite. At the released 1e-5, a token seen once, on one side, is decisive.
-        one_sided: what tokens get that only correct or only wrong rollouts contain: `ratio` as released, `presence` for
-            no ratio of frequencies, `zero` for no value.
         special_ids: token ids without a value; null for the special ids of the tokenizer.
         rollout_scale: `group`, `batch` or `none`: whose standard deviation divides the rollout's advantage.
         eps: added to the standard deviation; 1e-6 in the released code.
     """
 
-    scale: str = "code"
-    fisher: str = "two_sided"
-    alpha: float = 1.0
-    beta: float = 1.0
-    gamma: float = 1.0
-    top: float = 1.0
-    ratio_eps: float = 1e-5
-    one_sided: str = "ratio"
     special_ids: list[int] | None = None
     rollout_scale: str = "group"
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
         try:
-            KeyTokenRule(**self._numbers())
+            super().__post_init__()
         except ValueError as error:
             raise UserError(f"advantage.{error}") from None
         if self.rollout_scale not in SCALES:
@@ -101,8 +86,8 @@ class KTAE(Advantage):
             raise UserError(f"advantage.special_ids is {self.special_ids}; expected token ids, at least 0, or null")
 
     def _numbers(self) -> dict[str, Any]:
-        names = ("scale", "fisher", "alpha", "beta", "gamma", "top", "ratio_eps", "one_sided")
-        return {name: getattr(self, name) for name in names}
+        """The numbers of the rule, for `key_token_values`."""
+        return {number.name: getattr(self, number.name) for number in fields(KeyTokenRule)}
 
     def _excluded(self, rollouts: Rollouts) -> Iterable[int]:
         found = rollouts.special_ids if self.special_ids is None else self.special_ids

@@ -87,11 +87,16 @@ def build(cls: type, values: Any, path: str) -> Any:
     """
     if not isinstance(values, dict):
         raise UserError(f"{path} is {values!r}; expected a mapping with {', '.join(config_fields(cls))}")
+    return cls(**_typed(cls, values, f"{path}.", f"is not a field of {cls.__name__}"))
+
+
+def _typed(cls: type, values: dict[str, Any], prefix: str, unknown: str) -> dict[str, Any]:
+    """The values as the fields of a dataclass want them; `unknown` is what to say of a key that it lacks."""
     known, hints = config_fields(cls), typing.get_type_hints(cls)
     for key in values:
         if key not in known:
-            raise UserError(f"{path}.{key} is not a field of {cls.__name__}; {_suggest(str(key), list(known))}")
-    return cls(**{key: convert(value, hints[key], f"{path}.{key}") for key, value in values.items()})
+            raise UserError(f"{prefix}{key} {unknown}; {_suggest(str(key), list(known))}")
+    return {key: convert(value, hints[key], f"{prefix}{key}") for key, value in values.items()}
 
 
 def build_variant(group: str, values: Any) -> Any:
@@ -140,11 +145,7 @@ def convert_section(cls: type, values: dict[str, Any], **parts: Any) -> Any:
     Raises:
         UserError: for the first key or value that does not fit.
     """
-    known, hints = config_fields(cls), typing.get_type_hints(cls)
-    for key in values:
-        if key not in known:
-            raise UserError(f"{key} is not a setting of this command; {_suggest(str(key), list(known))}")
-    return cls(**{key: convert(value, hints[key], key) for key, value in values.items()}, **parts)
+    return cls(**_typed(cls, values, "", "is not a setting of this command"), **parts)
 
 
 def to_config(values: dict[str, Any]) -> RunConfig:

@@ -22,7 +22,7 @@ SATURATION, LENGTH_SHARE = 2.0, 0.5
 """k1 and b of the BM25-like term frequency, as released."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class KeyTokenRule:
     """The numbers of a key-token value, checked.
 

@@ -4,7 +4,6 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +43,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "model")
     write_benchmarks(folder / "files")
     return folder
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """Every request that a model gets."""
-    asked: list[Request] = []
-    generate = TransformersBackend.generate
-
-    def counted(self: TransformersBackend, requests: list[Request], sampling: Sampling) -> Iterator[Any]:
-        asked.extend(requests)
-        return generate(self, requests, sampling)
-
-    monkeypatch.setattr(TransformersBackend, "generate", counted)
-    return asked
 
 
 def evaluate(place: Path, ledger: Path, *more: str) -> tuple[list[Task], str]:

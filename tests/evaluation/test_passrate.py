@@ -37,20 +37,6 @@ from tests.source import ROOT
 SMALL = ["data.train_size=12", "data.heldout_size=4"]
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """Every request that a model gets."""
-    asked: list[Request] = []
-    generate = TransformersBackend.generate
-
-    def counted(self: TransformersBackend, requests: list[Request], sampling: Sampling) -> Iterator[Any]:
-        asked.extend(requests)
-        return generate(self, requests, sampling)
-
-    monkeypatch.setattr(TransformersBackend, "generate", counted)
-    return asked
-
-
 def measure(*overrides: str) -> str:
     """Run the command; what was said."""
     console = Console(file=io.StringIO(), width=200)
