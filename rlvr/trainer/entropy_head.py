@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlvr.maths.entropy import entropy_and_logps, token_entropy
 from rlvr.trainer.algorithm import Algorithm
-from rlvr.trainer.forward import Tokens
+from rlvr.trainer.forward import Packed, Tokens
 
 
 @contextmanager
@@ -82,12 +82,12 @@ def token_entropies(
         or None; (N, T) entropies with gradient. In nats, 0 where not projected; the last one is connected to every
         parameter even if nothing is projected.
     """
-    input_ids = torch.cat([tokens.prompt_ids, tokens.completion_ids], dim=1)
-    attention_mask = torch.cat([tokens.prompt_mask, tokens.completion_mask], dim=1)
-    before = torch.zeros_like(tokens.prompt_mask[:, 1:], dtype=torch.bool)
-    where_NL = torch.cat([before, projected_NT, torch.zeros_like(projected_NT[:, :1])], dim=1)
+    rows = Packed.of(tokens, projected_NT)
+    where_NL = torch.cat([rows.projected[:, 1:], torch.zeros_like(rows.projected[:, :1])], dim=1)
     with chosen_positions(head, where_NL):
-        logits_KV = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits.squeeze(0)
+        logits_KV = model(
+            input_ids=rows.input_ids, attention_mask=rows.attention_mask(model), use_cache=False
+        ).logits.squeeze(0)
     targets_K = tokens.completion_ids[projected_NT] if terms.logps else None
     values = entropy_and_logps(logits_KV, terms.temperature, targets_K, terms.sampling_temperature)
 

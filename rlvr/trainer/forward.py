@@ -54,14 +54,10 @@ class Tokens:
             self.prompt_ids[index], self.prompt_mask[index], self.completion_ids[index], self.completion_mask[index]
         )
 
-    def trimmed(self, left: bool, columns: int) -> "Tokens":
-        """Without the padding all rows share on the left, and with the first `columns` completion tokens."""
-        start = self.prompt_ids.shape[1] - int(last_true(self.prompt_mask.bool().flip(1)).max()) if left else 0
+    def trimmed(self, columns: int) -> "Tokens":
+        """With the first `columns` completion tokens."""
         return Tokens(
-            self.prompt_ids[:, start:],
-            self.prompt_mask[:, start:],
-            self.completion_ids[:, :columns],
-            self.completion_mask[:, :columns],
+            self.prompt_ids, self.prompt_mask, self.completion_ids[:, :columns], self.completion_mask[:, :columns]
         )
 
     @staticmethod
@@ -71,10 +67,51 @@ class Tokens:
         return Tokens(ids, torch.ones_like(ids), ids, torch.ones_like(ids))
 
 
-def positions_are_relative(config: Any) -> bool:
-    """Whether shifting a row changes nothing: rotary positions. Learned absolute ones would (0.35 nats on GPT-2)."""
-    text = config.get_text_config()
-    return any(getattr(text, name, None) is not None for name in ("rope_parameters", "rope_theta", "rope_scaling"))
+@dataclass(frozen=True)
+class Packed:
+    """N rows flush left: a prompt, its completion up to the last projected token, and padding on the right only.
+
+    No token sees what stands to its right, so the padding needs no mask, and a row has the positions that it had while
+    it was sampled. A slice is as wide as its longest row, not as its longest prompt and its longest completion.
+
+    Attributes:
+        input_ids: (N, L) int64.
+        mask: (N, L) bool, true on the row's own tokens.
+        projected: (N, L) bool, the tokens to score.
+        places: (N, T) int64, where completion token t stands among the scores (N, L - 1), which begin with the second
+            token.
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    projected: Tensor
+    places: Tensor
+
+    @staticmethod
+    def of(tokens: Tokens, projected_NT: Tensor) -> "Packed":
+        """Pack rows for a pass that scores the projected completion tokens."""
+        prompt_lengths = tokens.prompt_mask.sum(dim=1, keepdim=True)
+        lengths = prompt_lengths + last_true(projected_NT).unsqueeze(1).clamp(min=1)
+        columns = torch.arange(int(lengths.max()), device=lengths.device).unsqueeze(0)
+        both = torch.cat([tokens.prompt_ids, tokens.completion_ids], dim=1)
+        source = columns + (tokens.prompt_ids.shape[1] - prompt_lengths)
+        inside = columns - prompt_lengths
+        width = projected_NT.shape[1]
+        wanted = projected_NT.gather(1, inside.clamp(0, width - 1)) & (inside >= 0) & (inside < width)
+        places = prompt_lengths - 1 + torch.arange(width, device=lengths.device)
+        return Packed(
+            both.gather(1, source.clamp(max=both.shape[1] - 1)), columns < lengths, wanted,
+            places.clamp(max=columns.shape[1] - 2),
+        )  # fmt: skip
+
+    def unpack(self, scores: Tensor, projected_NT: Tensor) -> Tensor:
+        """(N, L - 1) scores as (N, T), 0 where not projected; connected to the scores even if nothing is."""
+        return torch.where(projected_NT, scores.gather(1, self.places), 0.0)
+
+    def attention_mask(self, model: Any) -> Tensor | None:
+        """The mask that saves work: flash attention leaves padding out, every other kernel is faster without one."""
+        config = getattr(getattr(model, "module", model), "config", None)
+        return self.mask.long() if "flash" in (getattr(config, "_attn_implementation", None) or "") else None
 
 
 def token_logps(model: Any, tokens: Tokens, projected_NT: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -89,11 +126,10 @@ def token_logps(model: Any, tokens: Tokens, projected_NT: Tensor) -> tuple[Tenso
         (N, T) log-probabilities (nats), and (N, T) entropies (nats) or None where the head has none (a reference
         model's); 0 where not projected, and connected to every parameter even if nothing is projected.
     """
-    input_ids = torch.cat([tokens.prompt_ids, tokens.completion_ids], dim=1)
-    attention_mask = torch.cat([tokens.prompt_mask, tokens.completion_mask], dim=1)
-    scored = torch.cat([torch.zeros_like(tokens.prompt_mask, dtype=torch.bool), projected_NT], dim=1)
-    labels = input_ids.masked_fill(~scored, -100)
-    output = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=True)
-    width = tokens.completion_ids.shape[1]
-    entropies = None if output.entropy is None else output.entropy[:, -width:]
-    return output.log_probs[:, -width:], entropies
+    rows = Packed.of(tokens, projected_NT)
+    labels = rows.input_ids.masked_fill(~rows.projected, -100)
+    output = model(
+        input_ids=rows.input_ids, attention_mask=rows.attention_mask(model), labels=labels, fused_lm_head=True
+    )
+    entropies = None if output.entropy is None else rows.unpack(output.entropy, projected_NT)
+    return rows.unpack(output.log_probs, projected_NT), entropies

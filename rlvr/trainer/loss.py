@@ -12,10 +12,8 @@ Sums = dict[str, tuple[Tensor, Tensor]]
 """(sum, count) of this rank by metric name."""
 
 
-def cut_slice(
-    batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_policy: bool, trim_left: bool, sparse: bool = True
-) -> Slice:
-    """The rows of one slice, trimmed: left to the longest prompt, right to the last projected token.
+def cut_slice(batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_policy: bool, sparse: bool = True) -> Slice:
+    """The rows of one slice, cut to the last projected token.
 
     Args:
         batch: the decided rollout batch of this rank.
@@ -24,7 +22,6 @@ def cut_slice(
         ranks: for the rows' global indices.
         on_policy: whether the policy that is updated is the one that sampled; old log-probabilities are then taken
             from the gradient pass itself, since recomputed ones differ by rounding (3.6 % in the ratio under bf16).
-        trim_left: whether positions are relative.
         sparse: project only positions that carry gradient; False projects every token that may carry loss.
     """
     device = batch.kept.device
@@ -41,7 +38,7 @@ def cut_slice(
 
     scores = batch.scores
     return Slice(
-        tokens=batch.sampled.tokens.rows(at).trimmed(trim_left, columns),
+        tokens=batch.sampled.tokens.rows(at).trimmed(columns),
         empty=False,
         rows=batch.sampled.global_rows(ranks)[at],
         projected=projected[:, :columns],

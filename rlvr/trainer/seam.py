@@ -24,7 +24,7 @@ from rlvr.trainer.arguments import check_model, default_arguments, own_arguments
 from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
-from rlvr.trainer.forward import Tokens, compacted_head, positions_are_relative, token_logps
+from rlvr.trainer.forward import Tokens, compacted_head, token_logps
 from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
 from rlvr.trainer.rounds import fill_batch, rounds_of
@@ -90,7 +90,6 @@ class RLVRTrainer(GRPOTrainer):
         self.sparse_head = sparse_head
         self.correction = Correction.of(args) if correct_sampler else None
         self.on_rollout = on_rollout
-        self.trim_left = positions_are_relative(self.model.config)
         self.meaningless = meaningless_metrics(self.reward_funcs, self.reward_func_names, self.algorithm)
         self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         for function in self.reward_funcs:
@@ -198,7 +197,7 @@ class RLVRTrainer(GRPOTrainer):
         def scored(model: Any) -> tuple[Tensor, Tensor]:
             return score_rows(
                 lambda tokens, projected: self._forward(model, tokens, projected),
-                sampled.tokens, needed, self.sizes.micro_batch_rows, self.ranks, self.trim_left,
+                sampled.tokens, needed, self.sizes.micro_batch_rows, self.ranks,
             )  # fmt: skip
 
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
@@ -227,7 +226,7 @@ class RLVRTrainer(GRPOTrainer):
         if index == 0:
             self.empty_steps += self.rollout.is_empty(step)
         on_policy = self.sizes.on_policy and not (self.rounds and self.rounds.mixes_policies)
-        return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.trim_left, self.sparse_head)
+        return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.sparse_head)
 
     def _loss_numbers(self, model: Any, part: Slice) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities, entropies to decide by, and entropies to differentiate where the objective has them."""

@@ -167,7 +167,7 @@ class Case:
             loss = self.trl._compute_loss(self.trl.model, inputs)
             loss.backward()
             theirs += float(loss.detach())
-            part = cut_slice(decided, step, index, self.ours.ranks, False, self.ours.trim_left)
+            part = cut_slice(decided, step, index, self.ours.ranks, False)
             loss = self.ours._compute_loss(self.ours.model, part)
             loss.backward()
             ours += float(loss.detach())

@@ -31,7 +31,7 @@ def loss_of(objective: Entropy, keep: float = 1.0, updates: int = 1) -> tuple[fl
     entropies = torch.rand(P * G, T, generator=torch.Generator().manual_seed(1)).requires_grad_()
     total = torch.zeros(())
     for index in range(P * G // updates // 2):
-        part = cut_slice(decided, 0, index, ALONE, on_policy=False, trim_left=True)
+        part = cut_slice(decided, 0, index, ALONE, on_policy=False)
         own = torch.where(part.projected, entropies[part.rows][:, : part.projected.shape[1]], 0.0)
         total = total + slice_loss(part, torch.zeros_like(own), None, algorithm, ALONE, loss_entropies=own)[0]
     total.backward()

@@ -1,5 +1,7 @@
 """Planning loses no row, overfills no slice, and always makes the same number of slices."""
 
+import itertools
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,14 +21,53 @@ def problems(draw: Any) -> tuple[list[int], list[int], int, int]:
     return rows, lengths, slices, draw(st.integers(max(least, 1), 40))
 
 
+def fits(part: list[int], lengths: list[int], most: int, longest: int) -> bool:
+    return len(part) * max((lengths[row] for row in part), default=0) <= most * longest
+
+
 @given(problems())
 def test_every_row_once_in_a_fixed_number_of_slices_of_limited_size(problem: tuple) -> None:
     rows, lengths, slices, most = problem
     plan = plan_slices(rows, lengths, slices, most)
+    longest = max((lengths[row] for row in rows), default=0)
     assert len(plan) == slices
     assert sorted(row for part in plan for row in part) == sorted(rows)
-    assert all(len(part) <= most for part in plan)
-    assert max(map(len, plan)) - min(map(len, plan)) <= 1, "dealt evenly"
+    assert all(fits(part, lengths, most, longest) for part in plan)
+    assert [bool(part) for part in plan] == sorted((bool(part) for part in plan), reverse=True), "empty ones come last"
+
+
+def least_padding(lengths: list[int], slices: int, most: int) -> int:
+    """Over every way to put rows into slices."""
+    rows, longest = range(len(lengths)), max(lengths)
+    plans = (
+        [[row for row in rows if chosen[row] == part] for part in range(slices)]
+        for chosen in itertools.product(range(slices), repeat=len(lengths))
+    )
+    return min(
+        padded_tokens(plan, lengths) for plan in plans if all(fits(part, lengths, most, longest) for part in plan)
+    )
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 3), st.integers(0, 3))
+def test_no_other_plan_forwards_less_padding(lengths: list[int], slices: int, spare: int) -> None:
+    most = -(-len(lengths) // slices) + spare
+    plan = plan_slices(range(len(lengths)), lengths, slices, most)
+    assert padded_tokens(plan, lengths) == least_padding(lengths, slices, most)
+
+
+def test_short_rows_share_a_slice_worked_by_hand() -> None:
+    # Two slices of at most 2 * 10 tokens: (10) and (4, 4, 3, 1) make 10 + 16, (10, 4) and (4, 3, 1) 20 + 12.
+    assert plan_slices(range(5), [4, 10, 1, 4, 3], 2, 3) == [[1], [0, 3, 4, 2]]
+
+
+def test_many_rows_are_moved_in_blocks_and_stay_near_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = Random(0)
+    lengths = [random.randint(1, 400) for _ in range(96)]
+    best = padded_tokens(plan_slices(range(96), lengths, 12, 8), lengths)
+    monkeypatch.setattr("rlvr.rollouts.plan.UNITS_AT_MOST", 24)
+    plan = plan_slices(range(96), lengths, 12, 8)
+    assert sorted(row for part in plan for row in part) == list(range(96))
+    assert best <= padded_tokens(plan, lengths) <= best + 4 * (max(lengths) - min(lengths))
 
 
 @given(problems())

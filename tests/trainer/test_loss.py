@@ -53,7 +53,7 @@ def train(
     for step in range(sizes.updates_per_rollout):
         total = torch.zeros(())
         for index in range(sizes.slices_per_step):
-            part = cut_slice(batch, step, index, ALONE, on_policy=False, trim_left=True, sparse=sparse)
+            part = cut_slice(batch, step, index, ALONE, on_policy=False, sparse=sparse)
             shape = part.projected.shape
             own = torch.zeros(shape) if part.empty else logps[part.rows][:, : shape[1]]
             entropies = batch.scores.entropies[part.rows][:, : shape[1]]
