@@ -1,14 +1,13 @@
 """What a run will do and need, from its configuration alone: no model is loaded, nothing is written."""
 
 import math
-import os
 from dataclasses import dataclass
 
 from rlvr.config.algebra import BatchSizes
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.model_shape import ADAPTER_BYTES, BYTES, ModelShape, read_shape
-from rlvr.preflight import check_launch, model_path, run_sizes
+from rlvr.preflight import model_path, planned_ranks, run_sizes
 from rlvr.rollouts.stream import prompt_text
 
 HEAD_BUFFER_TOKENS = 4096
@@ -201,7 +200,7 @@ def show_plan(config: RunConfig, processes: int | None = None, prompt_tokens: in
 
     Args:
         config: the resolved configuration.
-        processes: ranks the run would have; None for those of the launcher, else 1.
+        processes: ranks the run would have; None for those of the launcher, else of `launch`.
         prompt_tokens: a prompt's length for the memory estimate, tokens; None for a guess from the longest prompt.
 
     Raises:
@@ -212,14 +211,14 @@ def show_plan(config: RunConfig, processes: int | None = None, prompt_tokens: in
     from rlvr.config.convert import to_mapping
     from rlvr.trainer.algorithm import Algorithm
 
-    check_launch(config)
+    ranks = planned_ranks(config) if processes is None else processes
     if prompt_tokens is not None and prompt_tokens < 1:
         raise UserError(f"--prompt-tokens is {prompt_tokens}; expected at least 1")
     if config.trl:  # TRL takes seconds to import
         from rlvr.trainer.arguments import check_trl_mapping
 
         check_trl_mapping(config.trl)
-    sizes = run_sizes(config, int(os.environ.get("WORLD_SIZE", "1")) if processes is None else processes)
+    sizes = run_sizes(config, ranks)
     algorithm = Algorithm(config.advantage, config.selection, config.objective)
     algorithm.check_group_size(sizes.num_generations, config.rollouts.backend == "vllm")
     problems = config.data.train()

@@ -11,6 +11,7 @@ from rlvr.config.algebra import BatchSizes, divisors
 from rlvr.config.schema import ModelSection, RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
+from rlvr.launch.world import check_launcher, is_rank
 from rlvr.model_shape import ADAPTER_BYTES, BYTES, read_shape, weight_files
 from rlvr.run_folder import RunFolder, nearest_existing
 
@@ -22,16 +23,23 @@ SPARE_BYTES = 64 << 20
 
 
 def check_launch(config: RunConfig) -> None:
-    """Refuse the section `launch`, which nothing reads yet.
+    """Refuse a run on another number of processes than the section `launch` asks for, or on another engine.
 
     Raises:
-        UserError: naming its first key.
+        UserError: naming what was asked for and what is there.
     """
-    for name in config.launch:
+    check_launcher(os.environ, config.launch, config.deepspeed)
+    if (config.launch.ranks or 1) > 1 and not is_rank(os.environ):
         raise UserError(
-            f"launch.{name} is set, but a run is one process and nothing reads launch yet; leave it out, or use "
-            "RLVRTrainer in a script under torchrun"
+            f"launch asks for {config.launch.ranks} processes, but this is one that nobody has started others beside; "
+            "start the run with `rlvr train`, or this script with torchrun"
         )
+
+
+def planned_ranks(config: RunConfig) -> int:
+    """Processes that a run would have: those of the launcher that started this one, else those asked for."""
+    check_launcher(os.environ, config.launch, config.deepspeed)
+    return int(os.environ.get("WORLD_SIZE", "1")) if is_rank(os.environ) else config.launch.ranks or 1
 
 
 ROWS_AT_MOST = 64

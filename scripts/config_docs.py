@@ -197,7 +197,8 @@ def section(name: str) -> str:
     for part in name.split("."):
         parent, cls = cls, typing.get_type_hints(cls)[part]
     if dataclasses.is_dataclass(cls):
-        return f"### `{name}`\n\n{about(cls)}\n\n{fields_table(cls, name)}"  # type: ignore[arg-type]
+        parts = [f"### `{name}`", about(cls), fields_table(cls, name)]  # type: ignore[arg-type]
+        return "\n\n".join([*parts, presets(name)] if (configs_dir() / name).is_dir() else parts)
     row = [code(f"{name}.KEY"), type_name(cls), code("{}"), meaning_of(parent, name)]
     parts = [f"### `{name}`", table(["key", "type", "default", "meaning"], [row])]
     if name == "trl":

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.launch.section import LaunchSection
 from rlvr.rollouts.dynamic import DynamicSection
 
 DTYPES = ("float32", "bfloat16")
@@ -281,6 +282,6 @@ class RunConfig:
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     trl: dict[str, Any] = field(default_factory=dict)
     deepspeed: dict[str, Any] = field(default_factory=dict)
-    launch: dict[str, Any] = field(default_factory=dict)
+    launch: LaunchSection = field(default_factory=LaunchSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     logging: LoggingSection = field(default_factory=LoggingSection)

@@ -1,0 +1,1 @@
+"""Starting a run's processes: one machine or many, and what they must agree on before they train."""
