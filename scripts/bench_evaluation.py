@@ -33,7 +33,8 @@ from rlvr.config.evaluation import EvaluationConfig
 from rlvr.data.arithmetic import Arithmetic
 from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.encoding import encode_requests
-from rlvr.evaluation.requests import Key, Request, Sampling, sample_seed
+from rlvr.evaluation.requests import Key, Request, sample_seed
+from rlvr.sampling.settings import Sampling
 
 SHORT, LONG = 16, 160
 """Mean tokens of the two kinds of answers of `heavy_tail`."""

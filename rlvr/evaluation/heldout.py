@@ -6,10 +6,11 @@ from typing import Any
 
 from rlvr.data.base import Problem
 from rlvr.evaluation.backends.transformers import TransformersBackend
-from rlvr.evaluation.requests import Key, Request, Sampling, sample_seed
+from rlvr.evaluation.requests import Key, Request, sample_seed
 from rlvr.rewards.grade import grade_many
 from rlvr.rewards.policy import Policy
 from rlvr.rewards.verdict import Verdict
+from rlvr.sampling.settings import Sampling
 
 
 @dataclass(frozen=True)

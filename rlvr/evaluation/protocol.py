@@ -9,9 +9,9 @@ from rlvr.config.evaluation import EvaluationConfig, changed_fields
 from rlvr.data.base import Prompt
 from rlvr.data.templates import BOXED_INSTRUCTION, PAPER_8020, check_template, render_prompt
 from rlvr.evaluation.benchmarks import Loaded
-from rlvr.evaluation.requests import Sampling
 from rlvr.rewards.policy import Policy
 from rlvr.rewards.version import grader_version
+from rlvr.sampling.settings import Sampling
 
 
 @dataclass(frozen=True)

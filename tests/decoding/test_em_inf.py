@@ -13,7 +13,7 @@ from rlvr.config.convert import build_variant
 from rlvr.decoding.em_inf import EMINF, em_inf_logits, entropy_and_gradient
 from rlvr.errors import UserError
 from rlvr.evaluation.backends.transformers import TransformersBackend
-from rlvr.evaluation.requests import Sampling
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.tiny import requests_of
 
 Z = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from rlvr.evaluation.backends.transformers import TransformersBackend
-from rlvr.evaluation.requests import Request, Sampling
+from rlvr.evaluation.requests import Request
+from rlvr.sampling.settings import Sampling
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.benchmarks import load_benchmark
 from rlvr.evaluation.evaluate import Evaluation, Task
 from rlvr.evaluation.ledger import ROW, Ledger
-from rlvr.evaluation.requests import Request, Sampling
+from rlvr.evaluation.requests import Request
 from rlvr.evaluation.scores import read_ledger
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.tiny import (
     BENCHMARKS,
     COUNTS,

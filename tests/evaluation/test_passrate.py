@@ -29,8 +29,9 @@ from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.ledger import Ledger
 from rlvr.evaluation.passrate import METADATA, passrate, training_benchmark
 from rlvr.evaluation.prompt_choice import Choice, Making, making_of, select_prompt, select_prompts, write_prompts
-from rlvr.evaluation.requests import Request, Sampling
+from rlvr.evaluation.requests import Request
 from rlvr.rewards.grade import grade
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.tiny import save_model
 from tests.source import ROOT
 

@@ -14,7 +14,8 @@ import pytest
 from rlvr.errors import UserError
 from rlvr.evaluation.backends import patience
 from rlvr.evaluation.backends.server import ServerBackend
-from rlvr.evaluation.requests import Sample, Sampling
+from rlvr.evaluation.requests import Sample
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.serving import Asked, Reply, SmallServer, completion, wanted
 
 PROMPTS = [f"prompt {index}" for index in range(12)]

@@ -9,15 +9,16 @@ import torch
 from transformers import GenerationConfig
 
 import rlvr.evaluation.backends.transformers as module
-import rlvr.evaluation.drawing as drawing
+import rlvr.sampling.drawing as drawing
 from rlvr.decoding.base import Decoding
 from rlvr.decoding.fork_temperature import ForkTemperature
 from rlvr.errors import UserError
 from rlvr.evaluation.backends.transformers import TransformersBackend
-from rlvr.evaluation.drawing import draw, uniforms
 from rlvr.evaluation.encoding import encode_requests
-from rlvr.evaluation.requests import Key, Request, Sample, Sampling
+from rlvr.evaluation.requests import Key, Request, Sample
 from rlvr.maths.entropy import token_entropy
+from rlvr.sampling.drawing import draw, uniforms
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.tiny import make_model, make_tokenizer, requests_of
 
 TOKENIZER = make_tokenizer()

@@ -14,7 +14,8 @@ from rlvr.assets import base_policy_path
 from rlvr.data.arithmetic import Arithmetic
 from rlvr.errors import UserError
 from rlvr.evaluation.backends.server import ServerBackend
-from rlvr.evaluation.requests import Request, Sample, Sampling
+from rlvr.evaluation.requests import Request, Sample
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.serving import Asked, Reply, SmallServer, TransformersServe, forward, transformers_serve, wanted
 
 pytestmark = pytest.mark.slow

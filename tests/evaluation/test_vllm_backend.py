@@ -8,7 +8,8 @@ import pytest
 
 from rlvr.errors import UserError
 from rlvr.evaluation.backends.vllm import VLLMBackend
-from rlvr.evaluation.requests import Sample, Sampling
+from rlvr.evaluation.requests import Sample
+from rlvr.sampling.settings import Sampling
 from tests.evaluation.serving import wanted
 
 SAMPLING = Sampling(temperature=0.6, top_p=0.95, top_k=0, max_tokens=9)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from rlvr.evaluation.requests import Request, Sample, Sampling
+from rlvr.evaluation.requests import Request, Sample
+from rlvr.sampling.settings import Sampling
 
 
 class Backend(Protocol):

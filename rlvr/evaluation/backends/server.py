@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rlvr.errors import UserError
-from rlvr.evaluation.requests import Request, Sample, Sampling
+from rlvr.evaluation.requests import Request, Sample
+from rlvr.sampling.settings import Sampling
 
 try:
     import openai

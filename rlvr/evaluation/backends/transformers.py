@@ -1,49 +1,20 @@
-"""Samples by `generate` of transformers, in batches of rows of like length that shrink as answers end.
-
-A batch ends when half of its answers have: the others go on in a new batch, with others of their kind. So a few answers
-that are ten times longer than the rest do not hold the rest up, at the price of reading the prompt again.
-"""
+"""The back end in this process: the sampler that training uses, asked for samples of problems."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from rlvr.decoding.base import Decoding
 from rlvr.errors import UserError
-from rlvr.evaluation.drawing import draw, uniforms
 from rlvr.evaluation.encoding import encode_requests
-from rlvr.evaluation.requests import Key, Request, Sample, Sampling
+from rlvr.evaluation.requests import Request, Sample
+from rlvr.sampling.batched import BatchedSampler, Row
+from rlvr.sampling.settings import Sampling
 
 
-@dataclass
-class _Row:
-    """A sample that is being drawn."""
-
-    key: Key
-    prompt: list[int]
-    seed: int
-    limit: int
-    drawn: list[int] = field(default_factory=list)
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.drawn)
-
-    @property
-    def left(self) -> int:
-        return self.limit - len(self.drawn)
-
-
-class TransformersBackend:
-    """Draws from a model in this process.
-
-    A sample depends on its seed and its prompt, not on the batch: see `rlvr/evaluation/drawing.py`. Draws that hang on
-    the last bits of the logits are decided on a forward pass of the row alone; only in float32, whose errors are small
-    enough for such draws to be rare.
+class TransformersBackend(BatchedSampler):
+    """Draws from a model in this process; see `BatchedSampler`.
 
     Args:
         model: a causal language model that can `generate`.
@@ -53,39 +24,13 @@ class TransformersBackend:
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int = 256, decoding: Decoding | None = None) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; expected at least 1")
-        self.model, self.tokenizer, self.batch_size, self.decoding = model, tokenizer, batch_size, decoding
+        super().__init__(model, tokenizer, batch_size, decoding)
         self.engine = f"transformers {str(model.dtype).removeprefix('torch.')}"
-        self.positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        ends = model.generation_config.eos_token_id
-        self.ends = {tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])}
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.ends)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Sample]]:
         """See `Backend`. Answers are cut where the model's positions end, too."""
-        wave = self._rows(requests, sampling)
-        while wave:
-            wave.sort(key=lambda row: (row.length, row.seed))
-            unfinished: list[_Row] = []
-            while wave:
-                batch, wave = wave[: self.batch_size], wave[self.batch_size :]
-                try:
-                    self._advance(batch, sampling)
-                except torch.cuda.OutOfMemoryError:
-                    if self.batch_size == 1:
-                        raise UserError(
-                            f"no room on the GPU for {batch[0].length + batch[0].left} tokens: lower max_tokens"
-                        ) from None
-                    self.batch_size = max(1, len(batch) // 2)
-                    wave = [*batch, *wave]
-                    torch.cuda.empty_cache()
-                    continue
-                done = [row for row in batch if self._reason(row)]
-                unfinished += [row for row in batch if not self._reason(row)]
-                if done:
-                    yield self._samples(done)
-            wave = unfinished
+        for rows in self.run(self._rows(requests, sampling), sampling):
+            yield self._samples([requests[row.index] for row in rows], rows)
 
     def close(self) -> None:
         """Let go of the model."""
@@ -93,112 +38,22 @@ class TransformersBackend:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _rows(self, requests: Sequence[Request], sampling: Sampling) -> list[_Row]:
-        rows, positions = [], self.positions
-        for request, prompt in zip(requests, encode_requests(self.tokenizer, requests), strict=True):
-            room = sampling.max_tokens if positions is None else min(sampling.max_tokens, positions - len(prompt))
+    def _rows(self, requests: Sequence[Request], sampling: Sampling) -> list[Row]:
+        rows = []
+        prompts = encode_requests(self.tokenizer, requests)
+        for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            room = self.room(prompt, sampling.max_tokens)
             if room < 1:
                 raise UserError(
                     f"the prompt of {request.key.benchmark} {request.key.problem_id} has {len(prompt)} tokens, but the "
-                    f"model reads {positions} at most; leave the benchmark out or take a model with more positions"
+                    f"model reads {self.positions} at most; leave the benchmark out or take a model with more positions"
                 )
-            rows.append(_Row(request.key, prompt, request.seed, room))
+            rows.append(Row(index, prompt, request.seed, room))
         return rows
 
-    def _reason(self, row: _Row) -> str:
-        """Why a row ended; empty if it did not."""
-        if row.drawn and row.drawn[-1] in self.ends:
-            return "stop"
-        return "length" if row.left <= 0 else ""
-
-    def _samples(self, rows: list[_Row]) -> list[Sample]:
+    def _samples(self, requests: list[Request], rows: list[Row]) -> list[Sample]:
         texts = self.tokenizer.batch_decode([row.drawn for row in rows], skip_special_tokens=True)
-        return [Sample(row.key, text, len(row.drawn), self._reason(row)) for row, text in zip(rows, texts, strict=True)]
-
-    def _advance(self, rows: list[_Row], sampling: Sampling) -> None:
-        """Generate until half of the rows have ended; what was drawn is appended to each."""
-        device, width = self.model.device, max(row.length for row in rows)
-        padded = [[self.pad] * (width - row.length) + row.prompt + row.drawn for row in rows]
-        mask = [[0] * (width - row.length) + [1] * row.length for row in rows]
-        steps = max(row.left for row in rows)
-        if self.positions is not None:  # an ended row takes positions too, as long as the batch goes on
-            steps = min(steps, self.positions - width)
-        chooser = _Chooser(self, rows, sampling, width)
-        stopper = _Stopper(self, rows, width)
-        # A configuration of its own: the checkpoint's may hold penalties and cuts that the protocol does not name.
-        # An adapter's generate() takes that of the model under it.
-        bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        own, bare.generation_config = bare.generation_config, GenerationConfig()
-        try:
-            with torch.no_grad():
-                output = self.model.generate(
-                    input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device),
-                    do_sample=False, max_new_tokens=steps, pad_token_id=self.pad, eos_token_id=sorted(self.ends),
-                    logits_processor=LogitsProcessorList([chooser]), stopping_criteria=StoppingCriteriaList([stopper]),
-                )  # fmt: skip
-        finally:
-            bare.generation_config = own
-        for row, tokens in zip(rows, output[:, width : stopper.length].tolist(), strict=True):
-            for token in tokens[: row.left]:
-                row.drawn.append(token)
-                if token in self.ends:
-                    break
-
-    def alone(self, tokens: Tensor) -> Tensor:
-        """Next-token logits (V,) of one row (T,) without padding, batch or cache: they depend on nothing else."""
-        return self.model(input_ids=tokens[None], use_cache=False, logits_to_keep=1).logits[0, -1].float()
-
-
-class _Chooser(LogitsProcessor):
-    """Draws each row's token and leaves it as the only one possible, so that greedy search takes it."""
-
-    def __init__(self, backend: TransformersBackend, rows: list[_Row], sampling: Sampling, width: int) -> None:
-        device = backend.model.device
-        self.backend, self.sampling, self.width = backend, sampling, width
-        self.seeds = torch.tensor([row.seed for row in rows], device=device)
-        self.offsets = torch.tensor([len(row.drawn) for row in rows], device=device)
-        self.starts = [width - row.length for row in rows]
-        self.limits = torch.tensor([row.left for row in rows], device=device)
-        self.ends = torch.tensor(sorted(backend.ends), device=device)
-        self.exact = backend.model.dtype == torch.float32
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = input_ids.shape[1] - self.width
-        numbers = uniforms(self.seeds, self.offsets + step)
-        tokens, doubtful = draw(self._decoded(scores), numbers, self.sampling)
-        if self.backend.decoding is not None:
-            doubtful |= self.backend.decoding.doubtful(scores)
-        if self.exact and bool(doubtful.any()):
-            live = step < self.limits
-            if step:
-                live &= ~torch.isin(input_ids[:, self.width :], self.ends).any(dim=-1)
-            for index in torch.nonzero(doubtful & live).flatten().tolist():
-                logits = self.backend.alone(input_ids[index, self.starts[index] :])[None]
-                tokens[index] = draw(self._decoded(logits), numbers[index : index + 1], self.sampling).tokens[0]
-        return torch.full_like(scores, -torch.inf).scatter(-1, tokens[:, None], 0.0)
-
-    def _decoded(self, logits: Tensor) -> Tensor:
-        rule = self.backend.decoding
-        return logits if rule is None else rule(logits)
-
-
-class _Stopper(StoppingCriteria):
-    """Ends the batch when half of its rows have ended, each by an end-of-text token or at its limit.
-
-    `length` is the width of the ids at that moment: on a GPU, transformers may go on for a step before it looks.
-    """
-
-    def __init__(self, backend: TransformersBackend, rows: list[_Row], width: int) -> None:
-        device = backend.model.device
-        self.ends = torch.tensor(sorted(backend.ends), device=device)
-        self.limits = torch.tensor([row.left for row in rows], device=device)
-        self.width, self.length = width, width
-        self.ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
-        self.stopped = False
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        if not self.stopped:
-            self.length = input_ids.shape[1]
-            self.ended |= torch.isin(input_ids[:, -1], self.ends) | (self.length - self.width >= self.limits)
-            self.stopped = 2 * int(self.ended.sum()) >= len(self.ended)
-        return torch.ones_like(self.ended) if self.stopped else self.ended
+        return [
+            Sample(request.key, text, len(row.drawn), self.reason(row))
+            for request, row, text in zip(requests, rows, texts, strict=True)
+        ]

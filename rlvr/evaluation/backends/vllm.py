@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlvr.errors import UserError
-from rlvr.evaluation.requests import Request, Sample, Sampling
+from rlvr.evaluation.requests import Request, Sample
+from rlvr.sampling.settings import Sampling
 
 
 class VLLMBackend:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlvr.evaluation.requests import Sampling
 from rlvr.maths.order import HASH_BITS, random_keys
+from rlvr.sampling.settings import Sampling
 
 TOLERANCE = 1e-4
 """Probabilities (and logits, for greedy) closer than this to a boundary make a draw doubtful; divided by temperatures

@@ -11,8 +11,9 @@ from scipy import stats
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from rlvr.errors import UserError
-from rlvr.evaluation.drawing import TOLERANCE, draw, uniforms
-from rlvr.evaluation.requests import Key, Sampling, sample_seed
+from rlvr.evaluation.requests import Key, sample_seed
+from rlvr.sampling.drawing import TOLERANCE, draw, uniforms
+from rlvr.sampling.settings import Sampling
 
 LOGITS = torch.tensor([math.log(p) for p in (0.1, 0.4, 0.2, 0.3)])
 """A distribution one can see through."""
