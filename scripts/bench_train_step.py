@@ -83,11 +83,11 @@ def main(arguments: Sequence[str] | None = None, start: Runner | None = None) ->
         0; 1 if a run failed; 2 without the GPU that was asked for.
     """
     args = parse(arguments)
-    start = start or fresh_process(args.device)
+    start, setting = start or fresh_process(args.device), setting_of(args)
     if args.device == "cuda" and not start(_has_gpu):
-        print("bench_train_step: --device cuda, but torch sees no GPU; run it where there is one", file=sys.stderr)
+        print(_needs(args.shape, setting), file=sys.stderr)
         return NO_GPU
-    setting, load = setting_of(args), round(os.getloadavg()[0], 2)
+    load = round(os.getloadavg()[0], 2)
     peak = args.peak_tflops * 1e12 if args.peak_tflops else start(peak_flops, args.device, args.threads)
     common = {
         "setting": asdict(setting), "versions": start(machine, args.device), "load": load,
@@ -104,6 +104,15 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _needs(name: str, setting: Setting) -> str:
+    """What a GPU has to have: weights, gradients and AdamW's two moments, all of one type, before any activation."""
+    gigabytes = 4 * setting.shape.weights * (2 if setting.dtype == "bfloat16" else 4) / 1e9
+    return (
+        f"bench_train_step: --device cuda, but torch sees no GPU; {name} in {setting.dtype} needs one with "
+        f"{gigabytes:.0f} GB for weights, gradients and AdamW, and room for activations: run it there, or --device cpu"
+    )
 
 
 def _measure(bench: Bench, args: argparse.Namespace, setting: Setting, peak: float | None) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import platform
+import subprocess
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -115,15 +116,23 @@ def peak_flops(device: str, threads: int) -> float | None:
 
 
 def machine(device: str) -> dict[str, str]:
-    """What a measurement depends on: device, versions."""
+    """What a measurement depends on: the device, versions, the commit."""
     import torch
     import transformers
     import trl
 
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return {
-        "machine": name, "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__
+        "device": name, "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__,
+        "commit": _commit(),
     }  # fmt: skip
+
+
+def _commit() -> str:
+    """Of this repository; `unknown` outside one."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    return done.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlvr.trainer.batch import Recorded
 from scripts.bench_steps.planned import PROMPT_TOKENS, Setting, plan_rollouts
 from scripts.bench_steps.shapes import make_model
 
@@ -38,9 +39,11 @@ def _row(model: Any, prompt: list[int], completion: list[int]) -> tuple[Tensor, 
     return torch.cat(entropies).cpu(), torch.cat(chosen).cpu()
 
 
-def inject_recorded(trainer: Any, file: str) -> None:
-    """Give a trainer the numbers that its own sampler would have recorded with the completions."""
-    from rlvr.trainer.batch import Recorded
+def load_recorded(file: str) -> Recorded:
+    """What `record` wrote, as the trainer's sampler keeps it."""
+    return Recorded(**torch.load(file))
 
-    numbers = torch.load(file)
-    trainer.recorded = Recorded(entropies=numbers["entropies"], logps=numbers["logps"])
+
+def inject_recorded(trainer: Any, recorded: Recorded) -> None:
+    """Give a trainer the numbers that its own sampler would have recorded with the completions."""
+    trainer.sampler.recorded = recorded

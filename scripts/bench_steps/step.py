@@ -17,9 +17,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rlvr.maths.masked import last_true
 from rlvr.trainer.algorithm import Algorithm, named_algorithm
+from rlvr.trainer.batch import Recorded
 from rlvr.trainer.seam import RLVRTrainer
 from scripts.bench_steps.planned import PROMPT_TOKENS, Job, Planned, plan_rollouts
-from scripts.bench_steps.recorded import inject_recorded
+from scripts.bench_steps.recorded import inject_recorded, load_recorded
 from scripts.bench_steps.shapes import make_model, make_tokenizer, useful_flops
 from scripts.bench_steps.switches import switched
 
@@ -30,11 +31,11 @@ class _Injected:
     """Planned rollouts in the place of generation; nothing else of the trainer is touched."""
 
     planned: Planned
-    recorded_file: str | None = None
+    known: Recorded | None = None
 
     def _generate(self, prompts: list[Any]) -> Generated:
-        if self.recorded_file is not None:
-            inject_recorded(self, self.recorded_file)
+        if self.known is not None:
+            inject_recorded(self, self.known)
         ids = [list(row) for row in self.planned.prompt_ids], [list(row) for row in self.planned.completion_ids]
         return *ids, None, [""] * len(prompts), None, {}, None, None
 
@@ -161,7 +162,7 @@ def build(job: Job, out: str) -> Any:
         trainer: Any = InjectedTRL(model, planned_reward, train_dataset=Dataset.from_list(dataset), **common)
     else:
         trainer = InjectedOurs(model, planned_reward, algorithm_of(job.keep), train_dataset=dataset, **common)
-    trainer.planned, trainer.recorded_file = planned, job.recorded
+    trainer.planned, trainer.known = planned, load_recorded(job.recorded) if job.recorded else None
     trainer.remove_callback(PrinterCallback)
     return trainer
 
