@@ -19,6 +19,8 @@ TRAIN_EXAMPLES = """examples:
   rlvr train algorithm=dapo run.seed=1              another algorithm, another seed
   rlvr train selection=random selection.keep=0.2    the control arm
   rlvr train --from runs/x/config.yaml run.name=y   a run again, as it was
+  rlvr train launch.processes=8 deepspeed=zero2     on eight GPUs of this machine
+  rlvr train launch=slurm launch.nodes=4 launch.processes=8    as a Slurm job on four machines
 """
 
 
@@ -91,10 +93,9 @@ def _config(arguments: argparse.Namespace) -> Any:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from rlvr.train import train
+    from rlvr.launch.start import train_or_launch
 
-    train(_config(arguments))
-    return 0
+    return train_or_launch(lambda: _config(arguments))
 
 
 def _plan(arguments: argparse.Namespace) -> int:

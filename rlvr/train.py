@@ -43,7 +43,12 @@ def prompt_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     return [{"prompt": problem.prompt, "gold": problem.gold, "prompt_id": problem.prompt_id} for problem in problems]
 
 
-def _name_run(config: RunConfig, ranks: int) -> None:
+def name_run(config: RunConfig, ranks: int) -> None:
+    """Give a run its name, where it has none: from its algorithm and the time.
+
+    Raises:
+        UserError: if several processes would each choose their own, or a resume does not say of what.
+    """
     if config.run.name is None:
         if config.run.resume:
             raise UserError("run.resume=true without run.name; say which run goes on, e.g. run.name=x for runs/x")
@@ -108,7 +113,7 @@ class Run:
         graded = [*with_golds(self.problems, config), *self.heldout]
         if graded and is_main_process():
             preflight(graded, self.grading)
-        _name_run(config, self.ranks)
+        name_run(config, self.ranks)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
         self.checkpoint = checkpoint_to_resume(config, self.folder)
         self.args = trl_arguments(config, self.sizes, str(self.folder.checkpoints))

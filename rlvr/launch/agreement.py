@@ -1,0 +1,120 @@
+"""What all ranks must have alike, compared before the first step: a wrong launch trains something else silently."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlvr.config.convert import to_mapping
+from rlvr.config.schema import RunConfig
+from rlvr.launch.status import Disagreement
+
+PACKAGES = ("rlvr", "torch", "transformers", "trl", "accelerate")
+SHOWN = 3
+"""Differences in a message."""
+
+
+def config_hash(config: RunConfig) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of a configuration, without what differs from node to node."""
+    values = to_mapping(config)
+    values["launch"] = {**values["launch"], "node_rank": None}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def versions() -> str:
+    """The packages that decide what a step computes, with their versions."""
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+
+
+def differences(found: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> list[str]:
+    """Where ranks have something else than was asked, each as `rank 1 has back end nccl instead of gloo`.
+
+    Args:
+        found: by rank, what each has.
+        asked: what each should have; None for what rank 0 has.
+    """
+    expected = {name: found[0][name] if value is None else value for name, value in asked.items()}
+    return [
+        f"rank {rank} has {name} {facts[name]} instead of {expected[name]}"
+        for rank, facts in enumerate(found)
+        for name in expected
+        if facts[name] != expected[name]
+    ]
+
+
+def _gather(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The facts of every rank, in rank order."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return [facts]
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, dict(facts))
+    return everywhere
+
+
+def check(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Stop every rank with the same message where one differs; called by all ranks together.
+
+    Args:
+        facts: what this rank has, by name.
+        asked: what every rank should have; None for what rank 0 has.
+
+    Raises:
+        Disagreement: with the first ranks that differ, on every rank.
+    """
+    other = differences(_gather(facts), asked)
+    if other:
+        more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        raise Disagreement(
+            f"the processes are not what was asked for: {'; '.join(other[:SHOWN])}{more}; start all of them with the "
+            "same command, the same packages and the same environment"
+        )
+
+
+def check_start(config: RunConfig, back_end: str) -> None:
+    """Compare world size, back end, configuration and packages of all ranks, once they have met.
+
+    Raises:
+        Disagreement: on every rank, where one differs.
+    """
+    import torch.distributed as dist
+
+    facts = {
+        "world size": dist.get_world_size(),
+        "back end": dist.get_backend(),
+        "configuration": config_hash(config),
+        "packages": versions(),
+    }
+    asked = {"world size": config.launch.ranks, "back end": back_end, "configuration": None, "packages": None}
+    check(facts, asked)
+
+
+def zero_stage(deepspeed: Mapping[str, Any]) -> int | None:
+    """The ZeRO stage that a DeepSpeed configuration asks for; None without DeepSpeed."""
+    return int((deepspeed.get("zero_optimization") or {}).get("stage", 0)) if deepspeed else None
+
+
+def engine_of(model_wrapped: Any) -> str:
+    """What wraps the model: `DeepSpeedEngine with ZeRO-2`, `DistributedDataParallel`, or `no engine`."""
+    name = type(model_wrapped).__name__
+    if name == "DeepSpeedEngine":
+        return f"{name} with ZeRO-{model_wrapped.zero_optimization_stage()}"
+    return name if name in ("DistributedDataParallel", "FullyShardedDataParallel") else "no engine"
+
+
+def check_engine(model_wrapped: Any, expected_stage: int | None, ranks: int) -> None:
+    """Compare the trainer's engine on every rank with what was asked; called by all ranks, once it is built.
+
+    Args:
+        model_wrapped: the trainer's `model_wrapped`, after `accelerator.prepare`.
+        expected_stage: of ZeRO, as `zero_stage` gives it; None for no DeepSpeed.
+        ranks: processes of the run.
+
+    Raises:
+        Disagreement: on every rank, where one differs.
+    """
+    alone = "no engine" if ranks == 1 else "DistributedDataParallel"
+    asked = alone if expected_stage is None else f"DeepSpeedEngine with ZeRO-{expected_stage}"
+    check({"engine": engine_of(model_wrapped)}, {"engine": asked})
