@@ -6,6 +6,9 @@ from pathlib import Path
 from rlvr.checkpoints.layout import checkpoint_name
 from rlvr.checkpoints.staging import commit, staged
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""A disk without waiting; None for the usual place."""
+
 FILES = (
     "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "rlvr_state_0.pt",
     "rlvr_state_1.pt", "trainer_state.json", "config.json", "tokenizer.json", "latest", "zero_to_fp32.py",

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ import pytest
 from tests.checkpoints.folders import FILES
 from tests.source import ROOT
 
-MEMORY = Path("/dev/shm")
-"""A disk without waiting."""
 NO_SPACE, REFUSED = "no_space", 3
 
 
 def interruptions(action: str, how: str, place: Path) -> list[dict[str, Any]]:
     """A row per interruption; the last one came to its end."""
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else place) as folder:
-        command = [sys.executable, "-m", "tests.checkpoints.killing", action, how, folder]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, "-m", "tests.checkpoints.killing", action, how, str(place)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert not rows[-1]["killed"]

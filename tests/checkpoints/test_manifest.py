@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rlvr.checkpoints.choosing import newest_good
 from rlvr.checkpoints.layout import files_in
 from rlvr.checkpoints.manifest import NAME, FileRecord, Manifest, parse_manifest, read_manifest, verify
 from rlvr.checkpoints.staging import commit
-from tests.checkpoints.folders import FILES, content, flip, save
+from tests.checkpoints.folders import FILES, MEMORY, content, flip, save
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def swap_bytes(path: Path) -> None:
 
 def link(path: Path) -> None:
     """The same content, in a place where nobody vouches for it."""
-    elsewhere = path.parents[3] / "elsewhere"
+    elsewhere = next(parent for parent in path.parents if parent.name == "checkpoints").parent / "elsewhere"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
 
@@ -176,20 +177,20 @@ trees = st.dictionaries(st.lists(names, min_size=1, max_size=2).map(tuple), st.b
 @settings(max_examples=50)
 @given(trees, st.data())
 def test_what_is_committed_verifies_and_no_more_after_any_flip(
-    tmp_path_factory: pytest.TempPathFactory, tree: dict[tuple[str, ...], bytes], data: st.DataObject
+    tree: dict[tuple[str, ...], bytes], data: st.DataObject
 ) -> None:
-    place = tmp_path_factory.mktemp("tree")
-    staging, final = place / "staging", place / "checkpoint-1"
-    staging.mkdir()
     tree = {parts: value for parts, value in tree.items() if parts[:1] not in tree or len(parts) == 1}
-    for parts, value in tree.items():
-        staging.joinpath(*parts).parent.mkdir(exist_ok=True)
-        staging.joinpath(*parts).write_bytes(value)
-    manifest = commit(staging, final, {})
-    assert {name: record.size for name, record in manifest.files.items()} == {
-        "/".join(parts): len(value) for parts, value in tree.items()
-    }
-    assert verify(final) == []
-    path = data.draw(st.sampled_from([path for path in files_in(final).values() if path.stat().st_size]))
-    flip(path, data.draw(st.integers(0, path.stat().st_size - 1)), data.draw(st.integers(0, 7)))
-    assert len(verify(final)) == 1
+    with tempfile.TemporaryDirectory(dir=MEMORY) as place:
+        staging, final = Path(place, "staging"), Path(place, "checkpoint-1")
+        staging.mkdir()
+        for parts, value in tree.items():
+            path = staging.joinpath(*parts)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(value)
+        manifest = commit(staging, final, {})
+        sizes = {"/".join(parts): len(value) for parts, value in tree.items()}
+        assert {name: record.size for name, record in manifest.files.items()} == sizes
+        assert verify(final) == []
+        path = data.draw(st.sampled_from([path for path in files_in(final).values() if path.stat().st_size]))
+        flip(path, data.draw(st.integers(0, path.stat().st_size - 1)), data.draw(st.integers(0, 7)))
+        assert len(verify(final)) == 1
