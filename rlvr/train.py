@@ -195,7 +195,8 @@ class Run:
             self.model_path, rewards, algorithm=self.algorithm, args=self.args,
             train_dataset=prompt_rows(self.problems), group_size=self.sizes.num_generations,
             window=config.optimizer.window, dynamic=config.rollouts.dynamic, sparse_head=config.optimizer.sparse_head,
-            correct_sampler=config.rollouts.correct_sampler, on_rollout=recorder if record.every else None,
+            correct_sampler=config.rollouts.correct_sampler, record_scores=config.rollouts.record_scores,
+            on_rollout=recorder if record.every else None,
             processing_class=self.tokenizer, callbacks=callbacks, peft_config=lora_config(config),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)

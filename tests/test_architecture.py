@@ -44,6 +44,7 @@ TRL_PRIVATE = {
     "_get_output_dir",  # where a checkpoint goes
     "_metrics",  # what `log` averages
     "_step",  # the slice that is due
+    "_tokenize_prompts",  # texts and chats as token ids
     "_tokenizer",  # the padding token
     "_use_triton",  # compact the LM head's positions on the CPU too
 }
@@ -91,7 +92,7 @@ def test_only_the_trainer_imports_trl() -> None:
 
 
 def test_rollouts_evaluation_and_analysis_do_not_know_the_trainer() -> None:
-    users = of_package("rlvr.rollouts", "rlvr.evaluation", "rlvr.analysis", "rlvr.report", "rlvr.decoding")
+    users = of_package("rlvr.rollouts", "rlvr.evaluation", "rlvr.analysis", "rlvr.report", "rlvr.decoding", "rlvr.sampling")
     assert [line for module in users for line in offenders(module, lambda name: inside(name, "rlvr.trainer"))] == []
 
 

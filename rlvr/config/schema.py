@@ -146,6 +146,8 @@ class RolloutsSection:
             `vllm_*` fields).
         correct_sampler: with vLLM, weigh by the ratio of policy to sampler; `trl.vllm_importance_sampling_mode`,
             `..._clip_min` and `..._clip_max` say how.
+        record_scores: with transformers, and one optimizer step per rollout batch, take entropies and log-probabilities
+            from sampling; false for a forward pass of their own.
         record: which rollouts are kept on disk.
         dynamic: sampling until a batch is full of groups whose verdicts differ.
     """
@@ -158,6 +160,7 @@ class RolloutsSection:
     top_k: int = 0
     backend: str = "transformers"
     correct_sampler: bool = True
+    record_scores: bool = True
     record: RecordSection = field(default_factory=RecordSection)
     dynamic: DynamicSection = field(default_factory=DynamicSection)
 

@@ -71,6 +71,30 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """What the sampler noted of the policy it drew from, a tensor (T_i,) per row.
+
+    Attributes:
+        entropies: nats, at the sampling temperature over the whole vocabulary.
+        logps: log-probabilities of the drawn tokens, nats.
+    """
+
+    entropies: list[Tensor]
+    logps: list[Tensor]
+
+    def padded(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) log-probabilities and entropies beside `like` (B, T); 0 behind the end of a row."""
+
+        def together(values: list[Tensor]) -> Tensor:
+            result = torch.zeros(like.shape, device=like.device)
+            for row, numbers in enumerate(values):
+                result[row, : len(numbers)] = numbers.to(result.device)
+            return result
+
+        return together(self.logps), together(self.entropies)
+
+
+@dataclass(frozen=True)
 class Sampled:
     """What was sampled and how it was judged: B rows, groups contiguous, in the order of the prompt stream.
 
@@ -80,12 +104,14 @@ class Sampled:
         truncated: (B,) bool, cut at the length limit: no end-of-text token.
         sampler_logps: (B, T) log-probabilities that a separate sampler reported, NaN where it could not; None where
             the policy itself sampled.
+        recorded: what the policy thought while it sampled; None where nobody listened.
     """
 
     tokens: Tokens
     rollouts: Rollouts
     truncated: Tensor
     sampler_logps: Tensor | None = None
+    recorded: Recorded | None = None
 
     def global_rows(self, ranks: Ranks) -> Tensor:
         """(B,) int64 indices of this rank's rows in the rollout batch of all ranks."""
@@ -101,13 +127,15 @@ class Scores:
         logps: log-probabilities in nats.
         entropies: nats.
         ref_logps: log-probabilities of the reference; None without a KL term.
-        scored: (B,) bool, the rows that were forwarded.
+        scored: (B,) bool, the rows that have these numbers.
+        recorded: whether logps and entropies are from sampling, not from a pass of their own.
     """
 
     logps: Tensor
     entropies: Tensor
     ref_logps: Tensor | None
     scored: Tensor
+    recorded: bool = False
 
 
 @dataclass
@@ -182,6 +210,8 @@ class Slice:
         row_kl_tokens: (N,) likewise for the KL term.
         divisor: Z of the policy term.
         kl_divisor: Z of the KL term.
+        recorded_entropies: (N, T) nats from sampling, to be checked against this pass; None where there is nothing to
+            check.
     """
 
     tokens: Tokens
@@ -198,3 +228,4 @@ class Slice:
     row_kl_tokens: Tensor
     divisor: float
     kl_divisor: float
+    recorded_entropies: Tensor | None = None

@@ -22,6 +22,7 @@ SHOWN = (
 CLIPPED_RATIO_ALARM = 0.2
 DROPPED_ENTROPY_GROWTH = 5.0
 DROPPED_ENTROPY_FLOOR = 0.05
+ENTROPY_GAP = 0.05
 PATIENCE = 3
 """Rollout batches in a row before an alarm: a single one may be chance."""
 
@@ -179,6 +180,15 @@ class Alarms(TrainerCallback):
                 f"step {state.global_step}: tokens outside the selection have {dropped:.3f} nats of entropy, "
                 f"{self._first_dropped:.3f} at the start; nothing trains them: lower optimizer.learning_rate or raise "
                 "selection.keep",
+            )  # fmt: skip
+
+        gap = logs.get("sampling/entropy_gap")
+        if gap is not None:
+            self._check(
+                "gap", gap > ENTROPY_GAP,
+                f"step {state.global_step}: entropies recorded while sampling are {gap:.3f} nats off those of the "
+                "gradient pass on average; the model samples differently from how it is trained: set "
+                "rollouts.record_scores=false",
             )  # fmt: skip
 
     def _check(self, name: str, bad: bool, message: str) -> None:

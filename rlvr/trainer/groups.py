@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlvr.maths.groups import has_spread
 from rlvr.maths.rollouts import Rollouts
-from rlvr.trainer.batch import Ranks, Sampled, Scores
+from rlvr.trainer.batch import Ranks, Recorded, Sampled, Scores
 from rlvr.trainer.forward import Tokens
 
 
@@ -31,6 +31,7 @@ class Group:
         verdicts: G verdicts of the grader, or none.
         sampler_logps: G tensors (T_i,), or none where the policy itself sampled.
         scores: per name (`logps`, `entropies`, `ref_logps`) G tensors (T_i,); empty until the group was scored.
+        recorded: what the sampler noted, or None.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Group:
     verdicts: list[Any]
     sampler_logps: list[Tensor] | None = None
     scores: dict[str, list[Tensor]] = field(default_factory=dict)
+    recorded: Recorded | None = None
 
     @property
     def informative(self) -> bool:
@@ -79,13 +81,14 @@ def split(
     groups = []
     for start in range(0, len(lengths), size):
         rows, mine = slice(start, start + size), lengths[start : start + size]
-        logps = sampled.sampler_logps
+        logps, heard = sampled.sampler_logps, sampled.recorded
         prompt_ids = tokens.prompt_ids[start][tokens.prompt_mask[start].bool()].cpu()
         groups.append(Group(
             first + start // size, dict(prompts[start]), prompt_ids,
             _cut(tokens.completion_ids, mine, start), rewards[rows].cpu(), sampled.rollouts.rewards[rows].cpu(),
             sampled.truncated[rows].cpu(), list(completions[rows]), list(verdicts[rows]),
             None if logps is None else _cut(logps, mine, start),
+            recorded=None if heard is None else Recorded(heard.entropies[rows], heard.logps[rows]),
         ))  # fmt: skip
     return groups
 
@@ -123,7 +126,17 @@ def assemble(
     truncated = torch.cat([group.truncated for group in groups] or [torch.zeros(0, dtype=torch.bool)]).to(device)
     logps = [values for group in groups for values in group.sampler_logps or []]
     rollouts = Rollouts(total, total, rewards[:, 0], size, ids, tokens.completion_mask.bool())
-    return Sampled(tokens, rollouts, truncated, _padded(logps, float("nan"), device) if logps else None), rewards
+    reported = _padded(logps, float("nan"), device) if logps else None
+    return Sampled(tokens, rollouts, truncated, reported, _recorded(groups)), rewards
+
+
+def _recorded(groups: Sequence[Group]) -> Recorded | None:
+    """What was noted of all groups; None unless it was noted of each."""
+    parts = [group.recorded for group in groups if group.recorded is not None]
+    if not parts or len(parts) < len(groups):
+        return None
+    entropies = [values for part in parts for values in part.entropies]
+    return Recorded(entropies, [values for part in parts for values in part.logps])
 
 
 def keep_scores(groups: Sequence[Group], scores: Scores) -> None:
@@ -151,7 +164,7 @@ def use_kept_scores(groups: Sequence[Group], scores: Scores) -> Scores:
                 values[name][row + index, : len(ids)] = kept[index].to(values[name].device)
         row += len(group.completion_ids)
     scored = scores.scored | torch.tensor(known, device=scores.scored.device)
-    return Scores(values["logps"], values["entropies"], values.get("ref_logps"), scored)
+    return Scores(values["logps"], values["entropies"], values.get("ref_logps"), scored, scores.recorded)
 
 
 def gather_objects(value: Any, ranks: Ranks) -> list[Any]:

@@ -52,6 +52,7 @@ def cut_slice(batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_polic
         row_kl_tokens=batch.kl_mask[at].sum(dim=1).clamp(min=1),
         divisor=divisor,
         kl_divisor=kl_divisor,
+        recorded_entropies=cut(scores.entropies) if on_policy and scores.recorded else None,
     )
 
 
@@ -122,6 +123,9 @@ def slice_loss(
         kept, sums = _choose(part, entropies, algorithm, ranks, seed, step)
         if algorithm.divides_by_kept:
             row_tokens = kept.sum(dim=1).clamp(min=1)
+    if part.recorded_entropies is not None and entropies is not None:
+        gap = (entropies.detach() - part.recorded_entropies).abs()
+        sums["sampling/entropy_gap"] = (gap[part.projected].sum(), part.projected.sum())
     per_row = objective.per_row
     old_logps = logps.detach() if part.old_logps is None else part.old_logps
     acts = part.projected & (kept | part.kl_mask)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from trl import GRPOConfig
 
 from rlvr.errors import UserError
@@ -74,6 +73,11 @@ class RolloutSampler:
             )
         return {"prompt_ids": prompt_ids, "completion_ids": [row.drawn for row in rows], "logprobs": None}
 
+    def take_recorded(self) -> Recorded | None:
+        """What was recorded of the last rows, once."""
+        recorded, self.recorded = self.recorded, None
+        return recorded
+
     def seeds(self, seed: int, rows: int, group_size: int) -> list[int]:
         """The seed of each row: a hash of the run's seed, the prompt's number and the place in the group."""
         index = torch.arange(rows)
@@ -93,11 +97,3 @@ class RolloutSampler:
         for _ in sampler.run(rows, self.sampling):
             pass
         return rows
-
-
-def padded(values: list[Tensor], like: Tensor) -> Tensor:
-    """Rows of different lengths as (B, T) float32 beside `like` (B, T): 0 behind the end of each."""
-    result = torch.zeros(like.shape, device=like.device)
-    for row, numbers in enumerate(values):
-        result[row, : len(numbers)] = numbers.to(result.device)
-    return result

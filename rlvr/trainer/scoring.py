@@ -1,12 +1,15 @@
-"""The planned pass without gradient: log-probabilities and entropies of the rows that vote or train."""
+"""Log-probabilities and entropies of the rows that vote or train: recorded, or by a planned pass without gradient."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
 
 from rlvr.rollouts.plan import plan_slices
-from rlvr.trainer.batch import Ranks
+from rlvr.trainer.batch import Ranks, Sampled, Scores
 from rlvr.trainer.forward import Tokens
 
 Forward = Callable[[Tokens, Tensor], tuple[Tensor, Tensor | None]]
@@ -51,3 +54,32 @@ def score_rows(
             if part_entropies is not None:
                 entropies[at, :columns] = part_entropies.float()
     return logps, entropies
+
+
+def scores_of(trainer: Any, sampled: Sampled, needed: Tensor) -> Scores:
+    """The sampling policy's numbers in the rows (B,) that need them, and the reference's for a KL term.
+
+    What was recorded while sampling is taken as it is; every other number costs a forward pass.
+    """
+
+    def scored(model: Any) -> tuple[Tensor, Tensor]:
+        return score_rows(
+            lambda tokens, projected: trainer._forward(model, tokens, projected), sampled.tokens, needed,
+            trainer.sizes.micro_batch_rows, trainer.ranks,
+        )  # fmt: skip
+
+    with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):
+        if sampled.recorded is None:
+            logps, entropies = scored(trainer.model)
+        else:
+            logps, entropies = sampled.recorded.padded(sampled.tokens.completion_ids)
+        recorded = sampled.recorded is not None
+        if trainer.beta == 0.0:  # then every row has what was recorded, whoever needs it
+            return Scores(logps, entropies, None, torch.ones_like(needed) if recorded else needed, recorded)
+        inside = needed.unsqueeze(1)
+        logps, entropies = logps * inside, entropies * inside
+        if trainer.ref_model is not None:
+            return Scores(logps, entropies, scored(trainer.ref_model)[0], needed, recorded)
+        adapted = trainer.accelerator.unwrap_model(trainer.model)
+        with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
+            return Scores(logps, entropies, scored(trainer.model)[0], needed, recorded)

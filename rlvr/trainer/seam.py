@@ -12,8 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from trl import GRPOConfig, GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
-from trl.trainer.utils import use_adapter
+from trl.models.utils import unwrap_model_for_generation
 
 from rlvr.maths.rollouts import Rollouts
 from rlvr.rollouts.dynamic import DynamicSection
@@ -28,7 +27,8 @@ from rlvr.trainer.forward import Tokens, compacted_head, token_logps
 from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
 from rlvr.trainer.rounds import fill_batch, rounds_of
-from rlvr.trainer.scoring import score_rows
+from rlvr.trainer.sampling import sampler_of
+from rlvr.trainer.scoring import scores_of
 from rlvr.trainer.stats import StepStats
 
 
@@ -51,6 +51,8 @@ class RLVRTrainer(GRPOTrainer):
         sparse_head: project only the tokens that carry gradient; False for comparison.
         correct_sampler: weigh by importance where vLLM samples; `args.vllm_importance_sampling_mode` and its bounds
             say how.
+        record_scores: take entropies and log-probabilities from sampling where transformers samples and each rollout
+            batch makes one optimizer step; False for a forward pass of their own.
         on_rollout: called with (trainer, batch, prompt rows) on the main process after every rollout batch.
         kwargs: `processing_class`, `callbacks`, `optimizers`, `peft_config`, `quantization_config`,
             `reward_processing_classes` as in TRL; anything else is refused by name.
@@ -72,6 +74,7 @@ class RLVRTrainer(GRPOTrainer):
         window: str = "group",
         sparse_head: bool = True,
         correct_sampler: bool = True,
+        record_scores: bool = True,
         on_rollout: Callable[["RLVRTrainer", RolloutBatch, list[dict[str, Any]]], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +93,8 @@ class RLVRTrainer(GRPOTrainer):
         self.sparse_head = sparse_head
         self.correction = Correction.of(args) if correct_sampler else None
         self.on_rollout = on_rollout
+        self.on_policy = self.sizes.on_policy and not (self.rounds and self.rounds.mixes_policies)
+        self.sampler = self.rollout_func = sampler_of(self, record_scores and self.on_policy)
         self.meaningless = meaningless_metrics(self.reward_funcs, self.reward_func_names, self.algorithm)
         self.end_ids = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         for function in self.reward_funcs:
@@ -160,8 +165,10 @@ class RLVRTrainer(GRPOTrainer):
 
     def sample(self, count: int) -> tuple[Sampled, list[dict[str, Any]]]:
         """This rank's completions of the next `count` prompts of the stream, judged, and the prompt of each row."""
-        prompts = self.stream.take(count)
         share = count // self.ranks.count
+        if self.sampler is not None:
+            self.sampler.first = self.stream.taken + self.ranks.index * share
+        prompts = self.stream.take(count)
         mine = prompts[self.ranks.index * share : (self.ranks.index + 1) * share]
         rows = [dict(prompt) for prompt in mine for _ in range(self.sizes.num_generations)]
         with self.phase("generate"):
@@ -181,7 +188,8 @@ class RLVRTrainer(GRPOTrainer):
             special_ids=tuple(self._tokenizer.all_special_ids),
         )  # fmt: skip
         tokens = Tokens(output["prompt_ids"], output["prompt_mask"], ids, mask)
-        return Sampled(tokens, rollouts, ~torch.isin(last, ends), output.get("sampling_per_token_logps"))
+        recorded = None if self.sampler is None else self.sampler.take_recorded()
+        return Sampled(tokens, rollouts, ~torch.isin(last, ends), output.get("sampling_per_token_logps"), recorded)
 
     def _forward(self, model: Any, tokens: Tokens, projected: Tensor) -> tuple[Tensor, Tensor | None]:
         vocabulary = self.model.config.get_text_config().vocab_size
@@ -191,24 +199,7 @@ class RLVRTrainer(GRPOTrainer):
     def score(self, sampled: Sampled, needed: Tensor) -> Scores:
         """The sampling policy's numbers in the rows (B,) that need them, and the reference's for a KL term."""
         with self.phase("score"):
-            return self._score(sampled, needed)
-
-    def _score(self, sampled: Sampled, needed: Tensor) -> Scores:
-        def scored(model: Any) -> tuple[Tensor, Tensor]:
-            return score_rows(
-                lambda tokens, projected: self._forward(model, tokens, projected),
-                sampled.tokens, needed, self.sizes.micro_batch_rows, self.ranks,
-            )  # fmt: skip
-
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            logps, entropies = scored(self.model)
-            if self.beta == 0.0:
-                return Scores(logps, entropies, None, needed)
-            if self.ref_model is not None:
-                return Scores(logps, entropies, scored(self.ref_model)[0], needed)
-            adapted = self.accelerator.unwrap_model(self.model)
-            with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
-                return Scores(logps, entropies, scored(self.model)[0], needed)
+            return scores_of(self, sampled, needed)
 
     def _decide(self, sampled: Sampled, scores: Scores) -> RolloutBatch:
         with self.phase("select"):
@@ -225,8 +216,7 @@ class RLVRTrainer(GRPOTrainer):
         step, index = divmod(position % self.sizes.slices_per_rollout, self.sizes.slices_per_step)
         if index == 0:
             self.empty_steps += self.rollout.is_empty(step)
-        on_policy = self.sizes.on_policy and not (self.rounds and self.rounds.mixes_policies)
-        return cut_slice(self.rollout, step, index, self.ranks, on_policy, self.sparse_head)
+        return cut_slice(self.rollout, step, index, self.ranks, self.on_policy, self.sparse_head)
 
     def _loss_numbers(self, model: Any, part: Slice) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities, entropies to decide by, and entropies to differentiate where the objective has them."""

@@ -11,10 +11,10 @@ from rlvr.maths.denominators import StepCounts
 from rlvr.maths.rollouts import Rollouts
 from rlvr.rewards.verdict import Verdict
 from rlvr.selection.select import TokenSelection
-from rlvr.trainer.batch import RolloutBatch, Sampled, Scores
+from rlvr.trainer.batch import Recorded, RolloutBatch, Sampled, Scores
 from rlvr.trainer.forward import Tokens
 
-STORED: list[Any] = [RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts, Verdict]
+STORED: list[Any] = [Recorded, RolloutBatch, Sampled, Scores, Tokens, Rollouts, TokenSelection, StepCounts, Verdict]
 
 
 def _file(trainer: Any, folder: Path) -> Path:

@@ -125,6 +125,7 @@ def test_nothing_is_said_where_nobody_reads(mode: str, main: bool) -> None:
     [
         ("completions/clipped_ratio", 0.1, 0.5, "50% of completions hit the length limit"),
         ("selection/entropy_dropped", 0.02, 0.3, "0.300 nats of entropy, 0.020 at the start"),
+        ("sampling/entropy_gap", 0.02, 0.1, "0.100 nats off those of the gradient pass"),
         ("frac_reward_zero_std", 0.9, 1.0, "no group had rewards that differ in 3 rollout batches"),
     ],
 )

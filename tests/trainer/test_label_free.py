@@ -147,7 +147,7 @@ def test_two_ranks_train_and_end_with_equal_weights(name: str, tmp_path: Path) -
 
 
 def test_the_confidence_that_is_rewarded_rises(tmp_path: Path) -> None:
-    trainer = train(tmp_path, "em_rl_token", max_steps=STEPS * 2, reward_funcs=none())
+    trainer = train(tmp_path, "em_rl_token", max_steps=STEPS * 4, reward_funcs=none())
     entropies = [row["entropy"] for row in history(trainer) if "entropy" in row]
     assert entropies[-1] < entropies[0]
     assert isinstance(named_algorithm("em_rl_token").objective, Clipped)

@@ -15,7 +15,16 @@ from tests.trainer.tiny import make_qwen3, make_tokenizer
 P, G, W, ITERATIONS, STEPS, MICRO = 4, 4, 2, 2, 8, 4
 VOCABULARY = 23
 PROMPTS = [{"prompt": f"t{index} t{index + 1}", "gold": f"t{index}"} for index in range(2, 7)]
-OWN = ("train_dataset", "on_rollout", "peft_config", "correct_sampler", "group_size", "dynamic", "sparse_head")
+OWN = (
+    "train_dataset",
+    "on_rollout",
+    "peft_config",
+    "correct_sampler",
+    "record_scores",
+    "group_size",
+    "dynamic",
+    "sparse_head",
+)
 TIMES = ("seconds/", "step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
 
 

@@ -1,0 +1,134 @@
+"""Rollouts by our own sampler: the same on any number of ranks, and recorded as the forward pass would score them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlvr.errors import UserError
+from rlvr.rollouts.dynamic import DynamicSection
+from rlvr.trainer.batch import Sampled
+from rlvr.trainer.scoring import scores_of
+from tests.ranks import run_ranks
+from tests.trainer.tiny_run import G, P, history, largest_difference, make_trainer, train, weights
+
+ON_POLICY = {"steps_per_generation": 4, "gradient_accumulation_steps": 4, "num_iterations": 1, "max_steps": 3}
+"""One optimizer step per rollout batch: what is recorded takes the place of the pass without gradient."""
+
+
+def sampled_by(folder: Path, **changes: Any) -> tuple[Any, Sampled]:
+    """A trainer of fresh weights and its first rows."""
+    trainer = make_trainer(folder, **{**ON_POLICY, **changes})
+    return trainer, trainer.sample(P)[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.6}, {"top_k": 5, "top_p": 0.9}])
+def test_what_is_recorded_is_what_a_forward_pass_scores(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever cuts the sampler: entropies and log-probabilities are of the whole vocabulary at the temperature."""
+    trainer, sampled = sampled_by(tmp_path, **settings)
+    everything = torch.ones(P * G, dtype=torch.bool)
+    recorded = scores_of(trainer, sampled, everything)
+    forward = scores_of(trainer, Sampled(sampled.tokens, sampled.rollouts, sampled.truncated), everything)
+    assert recorded.recorded
+    assert not forward.recorded
+    lengths = sampled.tokens.completion_mask.sum(dim=1)
+    assert lengths.min() < lengths.max(), "rows of different lengths leave the batch at different times"
+    torch.testing.assert_close(recorded.entropies, forward.entropies, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(recorded.logps, forward.logps, rtol=1e-5, atol=1e-5)
+    assert forward.entropies.std() > 0.01
+
+
+def test_the_update_is_the_same_as_after_a_forward_pass(tmp_path: Path) -> None:
+    recorded, forward = (
+        train(tmp_path, record_scores=record, optim="sgd", learning_rate=0.1, **ON_POLICY) for record in (True, False)
+    )
+    assert largest_difference(weights(recorded), make_trainer(tmp_path).model.state_dict()) > 1e-3
+    assert largest_difference(weights(recorded), weights(forward)) < 1e-5
+    gaps = [row["sampling/entropy_gap"] for row in history(recorded)]
+    assert len(gaps) == 3
+    assert max(gaps) < 1e-5
+    assert all("sampling/entropy_gap" not in row for row in history(forward))
+
+
+def test_the_gap_shows_a_sampler_that_is_not_the_policy(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, **ON_POLICY)
+    take = trainer.sampler.take_recorded
+
+    def doubled() -> Any:
+        recorded = take()
+        return type(recorded)([2 * values for values in recorded.entropies], recorded.logps)
+
+    trainer.sampler.take_recorded = doubled
+    trainer.train()
+    assert min(row["sampling/entropy_gap"] for row in history(trainer)) > 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_iterations": 2}, {"gradient_accumulation_steps": 2}])
+def test_scores_are_recorded_only_where_the_policy_that_sampled_is_updated(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
+    trainer, sampled = sampled_by(tmp_path, **changes)
+    assert (sampled.recorded is not None) == (not changes) == trainer.on_policy
+
+
+def test_carried_groups_are_scored_by_a_pass_of_their_own(tmp_path: Path) -> None:
+    mixed = make_trainer(tmp_path, dynamic=DynamicSection(max_rounds=3, surplus="carry"), **ON_POLICY)
+    dropping = make_trainer(tmp_path, dynamic=DynamicSection(max_rounds=3), **ON_POLICY)
+    assert not mixed.sampler.record
+    assert dropping.sampler.record
+
+
+def test_rounds_of_dynamic_sampling_keep_what_was_recorded(tmp_path: Path) -> None:
+    settings = DynamicSection(max_rounds=4, prompts=2)
+    recorded, forward = (
+        train(tmp_path, dynamic=settings, record_scores=record, optim="sgd", learning_rate=0.1, **ON_POLICY)
+        for record in (True, False)
+    )
+    assert max(row["sampling/entropy_gap"] for row in history(recorded)) < 1e-5
+    assert largest_difference(weights(recorded), weights(forward)) < 1e-5
+
+
+def test_completions_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:
+    def on_rank(rank: int) -> list[list[int]]:
+        _, sampled = sampled_by(tmp_path / str(rank), ranks=2)
+        return drawn(sampled)
+
+    alone = drawn(sampled_by(tmp_path)[1])
+    assert [row for part in run_ranks(2, on_rank) for row in part] == alone
+    assert len({tuple(row) for row in alone}) > P * G // 2
+
+
+def drawn(sampled: Sampled) -> list[list[int]]:
+    """The completions without padding."""
+    rows = zip(sampled.tokens.completion_ids, sampled.tokens.completion_mask.bool(), strict=True)
+    return [ids[mask].tolist() for ids, mask in rows]
+
+
+def test_completions_depend_on_the_seed_and_the_place_in_the_stream(tmp_path: Path) -> None:
+    trainer, first = sampled_by(tmp_path)
+    second = trainer.sample(P)[0]
+    assert drawn(first) != drawn(second)
+    assert drawn(sampled_by(tmp_path)[1]) == drawn(first)
+    assert drawn(sampled_by(tmp_path, seed=4)[1]) != drawn(first)
+
+
+def test_sampling_leaves_the_generators_alone(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, **ON_POLICY)
+    before = torch.get_rng_state()
+    trainer.sample(P)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("change", [{"min_p": 0.1}, {"repetition_penalty": 1.1}, {"generation_kwargs": {"top_k": 3}}])
+def test_trl_generates_where_only_trl_can(change: dict[str, Any], tmp_path: Path) -> None:
+    trainer, sampled = sampled_by(tmp_path, **change)
+    assert trainer.sampler is None
+    assert sampled.recorded is None
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, train_dataset=[{"prompt": "t2 " * 40}] * P, **ON_POLICY)
+    trainer.model.config.max_position_embeddings = 40
+    with pytest.raises(UserError, match="a prompt has 40 tokens, but the model reads 40 at most"):
+        trainer.sample(P)
