@@ -74,6 +74,7 @@ bench: $(READY)  ## Time selection, grader, KTAE and evaluation against their pe
 	$(BIN)/python -m scripts.bench_grader
 	$(BIN)/python -m scripts.bench_ktae
 	$(BIN)/python -m scripts.bench_evaluation
+	$(BIN)/python -m scripts.bench_train_step
 
 clean:  ## Remove .venv, caches and build outputs; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from scripts.bench_steps.planned import Job
+from scripts.bench_steps.planned import GPU_HEAD, HEAD, PADDING, Job
 from scripts.bench_steps.processes import Bench
-from scripts.bench_steps.switches import GPU_HEAD, HEAD, PADDING
 from scripts.bench_steps.table import spread, summarise
 
 CUT_OVER_MEDIAN = 4

@@ -9,6 +9,15 @@ from scripts.bench_steps.shapes import SHAPES, Shape
 EOS = 1
 FIRST_WORD = 2
 PROMPT_TOKENS = (20, 60)
+"""The shortest and the longest prompt."""
+
+PADDING, HEAD, GPU_HEAD = "padding", "head", "gpu head"
+SWITCHES = {
+    PADDING: "ours pads every row to the longest prompt and completion, in slices of equally many unsorted rows",
+    HEAD: "ours projects every forwarded position, as TRL does on a CPU",
+    GPU_HEAD: "TRL projects completion tokens only, as it does on a GPU",
+}
+"""What a run can do without, and what that means."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Job:
         degenerate: share of the groups that are solved or unsolvable.
         keep: share of the tokens that carry gradient.
         recorded: file with entropies recorded while sampling; None for none.
-        switched_off: what is switched off for comparison, of `rlvr` or in `trl`: see `scripts.bench_steps.switches`.
+        switched_off: what is switched off for comparison, of `rlvr` or in `trl`: see `SWITCHES`.
     """
 
     trainer: str

@@ -10,13 +10,7 @@ from torch.nn.functional import pad
 
 from rlvr.trainer import decide, scoring, seam
 from rlvr.trainer.forward import Tokens, compacted_head
-
-PADDING, HEAD, GPU_HEAD = "padding", "head", "gpu head"
-SWITCHES = {
-    PADDING: "ours pads every row to the longest prompt and completion, in slices of equally many unsorted rows",
-    HEAD: "ours projects every forwarded position, as TRL does on a CPU",
-    GPU_HEAD: "TRL projects completion tokens only, as it does on a GPU",
-}
+from scripts.bench_steps.planned import GPU_HEAD, HEAD, PADDING
 
 
 @contextmanager
