@@ -1,5 +1,6 @@
 """Which tokens carry gradient: the forking tokens, exactly as many as asked for, the same on any split over ranks."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from rlvr.maths.order import (
     chunk_size,
     from_sortable_key,
     kth_largest_key,
+    only,
     random_keys,
     sortable_keys,
 )
@@ -69,12 +71,8 @@ def kept_count(rule: str, keep: float, candidates: int) -> int:
     if rule == "all":
         return candidates
     if rule == "bottom_entropy":
-        return candidates - _ceil((1 - exact_share(keep)) * candidates)
-    return _ceil(exact_share(keep) * candidates)
-
-
-def _ceil(number: Fraction) -> int:
-    return -(-number.numerator // number.denominator)
+        return candidates - math.ceil((1 - exact_share(keep)) * candidates)
+    return math.ceil(exact_share(keep) * candidates)
 
 
 @dataclass
@@ -83,15 +81,11 @@ class _Pool:
 
     entropies_BT: Tensor
     mask_BT: Tensor
-    votes_BT: Tensor
+    voting_B: Tensor | None
     rows_B: Tensor
     rule: str
     seed: int
     step: int
-
-    @property
-    def bits(self) -> int:
-        return HASH_BITS if self.rule == "random" else FLOAT_BITS
 
     def blocks(self, unit: int = 1) -> list[slice]:
         """Slices of rows in multiples of `unit`, of about a chunk each."""
@@ -99,59 +93,72 @@ class _Pool:
         step = unit * max(1, chunk_size(self.mask_BT.device) // max(1, unit * tokens))
         return [slice(start, start + step) for start in range(0, rows, step)]
 
+    def votes(self, part: slice) -> Tensor:
+        """The candidates among the positions, bool."""
+        mask = self.mask_BT[part].bool()
+        return mask if self.voting_B is None else mask & self.voting_B[part].bool().unsqueeze(1)
+
     def positions(self, part: slice) -> tuple[Tensor, Tensor]:
         """Global row and token index of every position; padding is not counted, so padding columns change nothing."""
-        tokens = self.mask_BT[part].cumsum(dim=1) - 1
+        tokens = self.mask_BT[part].bool().cumsum(dim=1) - 1
         return self.rows_B[part].unsqueeze(1).expand_as(tokens), tokens
 
     def keys(self, part: slice) -> Tensor:
-        """What the rule orders by: larger keys are taken first, -1 is no candidate."""
+        """What the rule orders by: larger keys are taken first, the lowest of all is no candidate."""
         if self.rule == "random":
-            keys = random_keys(self.seed, self.step, *self.positions(part))
-        else:
-            keys = sortable_keys(self.entropies_BT[part])
-        return torch.where(self.votes_BT[part], keys, -1)
+            return torch.where(self.votes(part), random_keys(self.seed, self.step, *self.positions(part)), -1)
+        return only(sortable_keys(self.entropies_BT[part]), self.votes(part))
 
     def tie_keys(self, part: slice) -> Tensor:
         """Among equals the lower (global row, token index) comes first, so it gets the larger key."""
         rows, tokens = self.positions(part)
         return ((1 << TIE_BITS) - 1) - ((rows << TOKEN_BITS) + tokens)
 
+    def empty_mask(self) -> Tensor:
+        return torch.zeros(self.mask_BT.shape, dtype=torch.bool, device=self.mask_BT.device)
+
 
 def _top(pool: _Pool, count: int, process_group: Any) -> tuple[Tensor, int]:
     """Mask of the `count` largest candidates over all ranks, and the key of the last one taken."""
     blocks, device = pool.blocks(), pool.mask_BT.device
-    cut = kth_largest_key(lambda: map(pool.keys, blocks), count, pool.bits, device, process_group)
+    bits = HASH_BITS if pool.rule == "random" else FLOAT_BITS
+    cut = kth_largest_key(lambda: map(pool.keys, blocks), count, bits, device, process_group)
     surplus = cut.larger + cut.equal > count
-    last_tie = 0
+    tied = []  # blocks with a tie: most have none, and positions are dear
+    taken_BT = pool.empty_mask()
+    for part in blocks:
+        keys = pool.keys(part)
+        torch.ge(keys, cut.key, out=taken_BT[part])
+        if surplus and (keys == cut.key).any():
+            tied.append(part)
     if surplus:
 
         def ties() -> Iterator[Tensor]:
-            return (torch.where(pool.keys(part) == cut.key, pool.tie_keys(part), -1) for part in blocks)
+            return (torch.where(pool.keys(part) == cut.key, pool.tie_keys(part), -1) for part in tied)
 
-        last_tie = kth_largest_key(ties, count - cut.larger, TIE_BITS, device, process_group).key
-    taken_BT = torch.empty_like(pool.votes_BT)
-    for part in blocks:
-        keys = pool.keys(part)
-        taken_BT[part] = keys >= cut.key
-        if surplus:
-            taken_BT[part] &= (keys > cut.key) | (pool.tie_keys(part) >= last_tie)
+        last = kth_largest_key(ties, count - cut.larger, TIE_BITS, device, process_group).key
+        for part in tied:
+            taken_BT[part] &= (pool.keys(part) > cut.key) | (pool.tie_keys(part) >= last)
     return taken_BT, cut.key
+
+
+def _voters(pool: _Pool, without_BT: Tensor) -> Tensor:
+    """(B, T) the candidates outside a mask, which is overwritten."""
+    for part in pool.blocks():
+        without_BT[part] = pool.votes(part) & ~without_BT[part]
+    return without_BT
 
 
 def _pooled(pool: _Pool, keep: float, total: int, process_group: Any) -> tuple[Tensor, Tensor]:
     """One threshold for all candidates of all ranks."""
     nothing = torch.tensor(float("nan"), device=pool.mask_BT.device)
     if pool.rule == "all":
-        return pool.votes_BT.clone(), nothing
+        return _voters(pool, pool.empty_mask()), nothing
     kept = kept_count(pool.rule, keep, total)
     count = total - kept if pool.rule == "bottom_entropy" else kept
-    if count == 0:
-        top_BT, threshold = torch.zeros_like(pool.votes_BT), nothing
-    else:
-        top_BT, cut = _top(pool, count, process_group)
-        threshold = nothing if pool.rule == "random" else torch.full_like(nothing, from_sortable_key(cut))
-    return (pool.votes_BT & ~top_BT if pool.rule == "bottom_entropy" else top_BT), threshold
+    top_BT, cut = _top(pool, count, process_group) if count else (pool.empty_mask(), None)
+    threshold = nothing if pool.rule == "random" or cut is None else torch.full_like(nothing, from_sortable_key(cut))
+    return (_voters(pool, top_BT) if pool.rule == "bottom_entropy" else top_BT), threshold
 
 
 def _segmented(pool: _Pool, keep: float, unit: int) -> tuple[Tensor, Tensor]:
@@ -159,19 +166,18 @@ def _segmented(pool: _Pool, keep: float, unit: int) -> tuple[Tensor, Tensor]:
     rows, tokens = pool.mask_BT.shape
     threshold_S = torch.full((rows // unit,), float("nan"), device=pool.mask_BT.device)
     if pool.rule == "all" or tokens == 0:
-        return pool.votes_BT.clone(), threshold_S
-    mask_BT = torch.zeros_like(pool.votes_BT)
+        return _voters(pool, pool.empty_mask()), threshold_S
+    mask_BT = pool.empty_mask()
     for part in pool.blocks(unit):
-        votes_SN = pool.votes_BT[part].reshape(-1, unit * tokens)
+        votes_SN = pool.votes(part).reshape(-1, unit * tokens)
         totals = votes_SN.sum(dim=1).tolist()
         kept = torch.tensor([kept_count(pool.rule, keep, n) for n in totals], device=votes_SN.device)
         count_S = votes_SN.sum(dim=1) - kept if pool.rule == "bottom_entropy" else kept
         top_SN = votes_SN & (_ranks(pool, part, votes_SN.shape) < count_S.unsqueeze(1))
         mask_BT[part] = (votes_SN & ~top_SN if pool.rule == "bottom_entropy" else top_SN).reshape(-1, tokens)
         if pool.rule != "random":
-            lowest_S = torch.where(top_SN, pool.entropies_BT[part].float().reshape(votes_SN.shape), torch.inf).amin(
-                dim=1
-            )
+            entropies_SN = pool.entropies_BT[part].float().reshape(votes_SN.shape)
+            lowest_S = torch.where(top_SN, entropies_SN, torch.inf).amin(dim=1)
             threshold_S[part.start // unit : part.stop // unit] = lowest_S.masked_fill(count_S == 0, float("nan"))
     return mask_BT, threshold_S
 
@@ -227,9 +233,10 @@ def _count_candidates(pool: _Pool, process_group: Any) -> int:
     tally = torch.zeros(2, dtype=torch.int64, device=pool.mask_BT.device)
     decides = pool.rule in ("top_entropy", "bottom_entropy")
     for part in pool.blocks():
-        tally[0] += pool.votes_BT[part].sum()
-        if decides:
-            tally[1] += (pool.entropies_BT[part].isnan() & pool.votes_BT[part]).sum()
+        votes, entropies = pool.votes(part), pool.entropies_BT[part]
+        tally[0] += votes.sum()
+        if decides and entropies.sum().isnan():  # else there is no NaN, and a sum is much cheaper than looking at each
+            tally[1] += (entropies.isnan() & votes).sum()
     total, not_numbers = reduce_sum(tally, process_group).tolist()
     if not_numbers:
         raise ValueError(f"{not_numbers} of {total} candidate entropies are NaN; expected nats: check the forward pass")
@@ -281,10 +288,8 @@ def select_tokens(
     _check(entropies, mask, {"candidates": candidates, "rows": rows}, rule, scope, group_size)
     exact_share(keep)
     group = None if scope == "micro_batch" else process_group
-    mask = mask.bool()
-    votes_BT = mask if candidates is None else mask & candidates.bool().unsqueeze(1)
     rows_B = _global_rows(mask.shape[0], mask.device, group) if rows is None else rows.long()
-    pool = _Pool(entropies.detach(), mask, votes_BT, rows_B, rule, seed, step)
+    pool = _Pool(entropies.detach(), mask, candidates, rows_B, rule, seed, step)
     total = _count_candidates(pool, group)
     if scope in POOLED_SCOPES:
         mask_BT, threshold = _pooled(pool, keep, total, group)
