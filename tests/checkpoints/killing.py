@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.checkpoints.choosing import newest_good
-from rlvr.checkpoints.layout import remove
-from rlvr.checkpoints.manifest import read_manifest
+from rlvr.checkpoints.layout import committed, remove
+from rlvr.checkpoints.manifest import read_manifest, verify
 from rlvr.checkpoints.retention import prune
 from rlvr.checkpoints.staging import staged, sweep
 from rlvr.errors import UserError
@@ -131,7 +131,12 @@ def look(folder: Path) -> dict[str, Any]:
     """What a restart would see."""
     chosen, rejected = newest_good(folder)
     which = None if chosen is None else read_manifest(chosen).facts["which"]
-    return {"which": which, "rejected": [one.path.name for one in rejected], "names": sorted(os.listdir(folder))}
+    return {
+        "which": which,
+        "rejected": [one.path.name for one in rejected],
+        "broken": [path.name for path in committed(folder).values() if verify(path)],
+        "names": sorted(os.listdir(folder)),
+    }
 
 
 def main(name: str, how: str, place: str) -> None:

@@ -30,7 +30,7 @@ def check_whole(rows: list[dict[str, Any]], damaged: set[str], whichs: tuple[str
     for row in rows:
         before, after = row["before_sweep"], row["after_sweep"]
         assert before["which"] in whichs, row
-        assert set(before["rejected"]) <= damaged, row
+        assert {*before["rejected"], *before["broken"]} <= damaged, row
         assert after["which"] == before["which"], row
         assert [name for name in after["names"] if not name.startswith("checkpoint-")] == [], row
     assert {row["before_sweep"]["which"] for row in rows} == set(whichs)
