@@ -17,6 +17,7 @@ from rlvr.config.compose import write_config
 from rlvr.config.schema import RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
+from rlvr.launch.process_group import wait
 from rlvr.preflight import (
     check_launch,
     check_space,
@@ -130,9 +131,11 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         """Train, evaluate before and after, and write the folder; returns the summary."""
+        wait()  # nobody still looks at a folder that is about to be replaced
         if is_main_process():
             self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
             write_config(self.config, self.folder.config)
+        wait()
         with _log_to(self.folder.log) if is_main_process() else nullcontext():
             self.trainer = self._trainer_or_nothing()
             return self._execute()

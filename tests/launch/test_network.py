@@ -65,7 +65,7 @@ def test_one_setting_for_both_back_ends() -> None:
     assert environment == {"NCCL_SOCKET_IFNAME": "ib0"}
     choose_interface(environment, "ib0")
     assert environment == {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0"}
-    with pytest.raises(UserError, match="launch.interface is eth0, but GLOO_SOCKET_IFNAME is ib0"):
+    with pytest.raises(UserError, match=r"launch\.interface is eth0, but GLOO_SOCKET_IFNAME is ib0"):
         choose_interface(environment, "eth0")
 
 

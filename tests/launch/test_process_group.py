@@ -1,0 +1,79 @@
+"""The process group: only for ranks, with a time-out that is kept."""
+
+import multiprocessing
+import os
+import time
+from typing import Any
+
+import pytest
+
+from rlvr.errors import UserError
+from rlvr.launch.process_group import back_end_of, start, stop, wait
+from rlvr.launch.section import LaunchSection
+from tests.ranks import run_ranks
+
+
+def test_a_single_process_has_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert start(LaunchSection(), {}, on_gpu=False) is False
+    wait()
+    stop()
+
+
+def test_the_back_end_is_that_of_the_device() -> None:
+    assert (back_end_of(True), back_end_of(False)) == ("nccl", "gloo")
+
+
+def _alone(port: int, deepspeed: dict[str, Any], pipe: Any) -> None:
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    try:
+        start(LaunchSection(timeout_seconds=3), deepspeed, on_gpu=False)
+        pipe.send("")
+    except UserError as error:
+        pipe.send(str(error))
+
+
+def test_a_rank_whose_peers_never_come_says_so_in_time(free_port: int) -> None:
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    began = time.monotonic()
+    process = context.Process(target=_alone, args=(free_port, {}, writer))
+    process.start()
+    assert reader.poll(60), "a rank waits for ever"
+    said = reader.recv()
+    process.join()
+    assert f"the 2 processes did not meet at 127.0.0.1:{free_port} within launch.timeout_seconds=3" in said
+    assert time.monotonic() - began < 30
+
+
+def test_a_stalled_rank_ends_the_others_after_the_time_out() -> None:
+    def on_rank(rank: int) -> str:
+        import torch
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+        assert start(LaunchSection(timeout_seconds=2), {}, on_gpu=False)
+        dist.barrier()
+        began = time.monotonic()
+        if rank == 1:
+            time.sleep(5)
+            return "stalled"
+        try:
+            dist.all_reduce(torch.ones(1))
+        except RuntimeError:
+            seconds = time.monotonic() - began
+            return f"{1 < seconds < 4.5}"
+        return "nothing happened"
+
+    assert run_ranks(2, on_rank, timeout=60) == ["True", "stalled"]
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
