@@ -57,25 +57,21 @@ SHARDS = {
 
 
 @pytest.mark.parametrize("engine", list(SHARDS))
-def test_a_run_starts_its_own_ranks(engine: str, tmp_path: Path) -> None:
-    done = run(tmp_path, ["launch.processes=2", f"deepspeed={engine}", "run.steps=2"])
+def test_a_run_starts_its_own_ranks_or_joins_those_of_torchrun(engine: str, tmp_path: Path) -> None:
+    launcher = TORCHRUN if engine == "none" else []
+    done = run(tmp_path, ["launch.processes=2", f"deepspeed={engine}", "run.steps=2"], launcher)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held-out accuracy before") == 1
     folder = tmp_path / "runs" / "x"
     checkpoint = folder / "checkpoints" / "checkpoint-2"
     assert [name for name in SHARDS[engine] if not (checkpoint / name).is_file()] == []
     assert len(list(checkpoint.glob("rlvr_state_*.pt"))) == 2
-    assert [path.name for path in (folder / "ranks").glob("*/*")] == ["rank_0001.log"]
+    logs = [] if launcher else ["rank_0001.log"]
+    assert [path.name for path in (folder / "ranks").glob("*/*")] == logs
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x"]
     LOSSES[engine] = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for losses in LOSSES.values():
         assert LOSSES[engine] == pytest.approx(losses, abs=1e-6)
-
-
-def test_a_run_joins_the_ranks_that_torchrun_has_started(tmp_path: Path) -> None:
-    done = run(tmp_path, ["run.steps=1"], TORCHRUN)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "runs/x/checkpoints/checkpoint-1").glob("rlvr_state_*.pt"))) == 2
 
 
 def test_launches_gone_wrong_end_with_a_message(tmp_path: Path) -> None:
