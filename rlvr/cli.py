@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import recipes
+from rlvr.collecting import collector_rests
 from rlvr.errors import UserError
 from rlvr.evaluation import commands as evaluation
 from rlvr.evaluation import prompt_commands as prompts
@@ -84,12 +85,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace) -> Any:
-    from rlvr.config.compose import compose, read_config
+    with collector_rests():
+        from rlvr.config.compose import compose, read_config
 
-    if arguments.source is None:
-        return compose(arguments.overrides)
-    # A run that replaced or went on with a folder is not to do so again: its own folder would be the victim.
-    return read_config(arguments.source, ["run.resume=false", "run.overwrite=false", *arguments.overrides])
+        if arguments.source is None:
+            return compose(arguments.overrides)
+        # A run that replaced or went on with a folder is not to do so again: its own folder would be the victim.
+        return read_config(arguments.source, ["run.resume=false", "run.overwrite=false", *arguments.overrides])
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -45,9 +46,22 @@ def _path(cls: type) -> str:
 
 
 def load_variants() -> dict[str, dict[str, Any]]:
-    """Import every module of the variant packages once, so that their classes are registered."""
+    """Import every module of the variant packages that may register a class, once.
+
+    A file without the word `variant` cannot; some of those are slow to import and only needed elsewhere, as the algebra
+    of the grader is in its workers.
+    """
     for package_name in PACKAGES.values():
         package = importlib.import_module(package_name)
         for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package_name}.{module.name}")
+            name = f"{package_name}.{module.name}"
+            if name not in sys.modules and _may_register(module):
+                importlib.import_module(name)
     return VARIANTS
+
+
+def _may_register(module: pkgutil.ModuleInfo) -> bool:
+    """Whether the source says `variant`; a package is not looked into, and what has no source is imported."""
+    spec = module.module_finder.find_spec(module.name, None)
+    source = None if spec is None or spec.loader is None else spec.loader.get_source(module.name)  # type: ignore[attr-defined]
+    return module.ispkg or source is None or "variant" in source

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
+from rlvr.collecting import collector_rests
 from rlvr.config.compose import write_config
 from rlvr.config.schema import RunConfig
 from rlvr.data.base import Problem
@@ -137,7 +138,8 @@ class Run:
             write_config(self.config, self.folder.config)
         wait()
         with _log_to(self.folder.log) if is_main_process() else nullcontext():
-            self.trainer = self._trainer_or_nothing()
+            with collector_rests():
+                self.trainer = self._trainer_or_nothing()
             return self._execute()
 
     def _trainer_or_nothing(self) -> Any:
@@ -259,4 +261,6 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
     Raises:
         UserError: for anything that does not fit, before a file is written.
     """
-    return Run(config, console or Console()).execute()
+    with collector_rests():
+        run = Run(config, console or Console())
+    return run.execute()

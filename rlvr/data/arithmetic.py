@@ -1,16 +1,16 @@
 """The built-in task: evaluate `7+4*2-3=`. It needs no download, and its only difficulty is which pair goes first."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from rlvr.data.base import Data, Problem
-from rlvr.data.expressions import OPERATORS, Expression, outcomes, render, value
+from rlvr.data.expressions import OPERATORS, Expression, ends, render, value
 from rlvr.data.pass_rates import Filter
 from rlvr.errors import UserError
 from rlvr.registry import variant
 
-_SYMBOLS = tuple(OPERATORS)
 PATIENCE = 20_000
 """Draws in a row without a new problem after which the supply counts as exhausted."""
 
@@ -93,10 +93,31 @@ class Arithmetic(Data):
             f"these settings; lower the sizes, or raise data.max_operands, data.largest_operand or data.largest_value"
         )
 
-    def _draw(self, rng: random.Random) -> Expression:
-        count = rng.randint(self.min_operands, self.max_operands)
-        numbers = tuple(rng.randint(1, self.largest_operand) for _ in range(count))
-        return numbers, tuple(rng.choice(_SYMBOLS) for _ in range(count - 1))
+    def _draws(self) -> Iterator[Expression]:
+        """Expressions from the seed, without end.
+
+        The numbers are those of `random.Random.randint` and `choice`, in a third of their time: both reject what is too
+        large among as many random bits as their range has.
+        """
+        bits = random.Random(self.seed).getrandbits
+        lengths = self.max_operands - self.min_operands + 1
+        symbols, choices, largest = tuple(OPERATORS), len(OPERATORS), self.largest_operand
+        length_bits, operand_bits, symbol_bits = lengths.bit_length(), largest.bit_length(), choices.bit_length()
+        while True:
+            while (count := bits(length_bits)) >= lengths:
+                pass
+            count += self.min_operands
+            numbers = []
+            for _ in range(count):
+                while (number := bits(operand_bits)) >= largest:
+                    pass
+                numbers.append(number + 1)
+            operators = []
+            for _ in range(count - 1):
+                while (index := bits(symbol_bits)) >= choices:
+                    pass
+                operators.append(symbols[index])
+            yield tuple(numbers), tuple(operators)
 
     @cached_property
     def _training(self) -> tuple[list[Problem], list[str]]:
@@ -105,19 +126,22 @@ class Arithmetic(Data):
     @cached_property
     def _problems(self) -> list[Problem]:
         """Held-out problems, then training problems; a dict keyed by prompt is what keeps them apart."""
-        rng = random.Random(self.seed)
         found: dict[str, Problem] = {}
+        seen: set[Expression] = set()
         idle = 0
-        while len(found) < self.heldout_size + self.train_size:
+        for expression in self._draws():
+            if len(found) == self.heldout_size + self.train_size:
+                break
             if idle == PATIENCE:
                 raise self._too_many(f"only {len(found)} were found in {PATIENCE} more draws without a new one")
             idle += 1
-            expression = self._draw(rng)
-            ends = outcomes(expression, self.largest_value)
-            if ends is None or (self.order_matters and len(ends) == 1):
+            if expression in seen:
+                continue
+            seen.add(expression)
+            reached = ends(*expression, self.largest_value)
+            if reached is None or (self.order_matters and len(reached) == 1):
                 continue
             prompt = render(expression) + "="
-            if prompt not in found:
-                found[prompt] = Problem(prompt, str(value(expression)))
-                idle = 0
+            found[prompt] = Problem(prompt, str(value(expression)))
+            idle = 0
         return list(found.values())

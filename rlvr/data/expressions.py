@@ -76,3 +76,35 @@ def outcomes(expression: Expression, largest: int) -> tuple[tuple[int, float], .
         for end, chance in ends:
             chances[end] = chances.get(end, 0.0) + chance / len(operators)
     return tuple(sorted(chances.items()))
+
+
+@lru_cache(maxsize=100_000)
+def ends(numbers: tuple[int, ...], operators: tuple[str, ...], largest: int) -> frozenset[int] | None:
+    """The final numbers of `outcomes` without their probabilities, in a fraction of its time.
+
+    Every first step is looked at before any second one, so that most expressions without an answer cost little.
+
+    Args:
+        numbers: k of them.
+        operators: k - 1, at least one.
+        largest: the largest number that may appear.
+
+    Returns:
+        Where the orders of reduction end; None if one meets a number below 0 or above `largest`.
+    """
+    results = []
+    for symbol, left, right in zip(operators, numbers, numbers[1:], strict=False):
+        result = OPERATORS[symbol](left, right)
+        if not 0 <= result <= largest:
+            return None
+        results.append(result)
+    if len(results) == 1:
+        return frozenset(results)
+    reached: set[int] = set()
+    for pair, result in enumerate(results):
+        smaller = (*numbers[:pair], result, *numbers[pair + 2 :])
+        found = ends(smaller, operators[:pair] + operators[pair + 1 :], largest)
+        if found is None:
+            return None
+        reached |= found
+    return frozenset(reached)

@@ -8,7 +8,7 @@ import pytest
 from rlvr.data.arithmetic import Arithmetic
 from rlvr.data.base import Data, Problem
 from rlvr.data.demonstrations import END_OF_TEXT, demonstrate
-from rlvr.data.expressions import outcomes, parse, reduce_pair, render, value
+from rlvr.data.expressions import ends, outcomes, parse, reduce_pair, render, value
 from rlvr.errors import UserError
 from rlvr.registry import load_variants
 
@@ -51,10 +51,10 @@ def test_the_seed_is_all_that_is_random() -> None:
 def test_every_order_stays_within_the_known_numbers_and_some_order_is_wrong() -> None:
     data = Arithmetic(train_size=200, heldout_size=0, largest_value=30)
     for problem in data.train():
-        ends = outcomes(parse(str(problem.prompt)), 30)
-        assert ends is not None
-        assert len(ends) > 1
-        assert sum(chance for _, chance in ends) == pytest.approx(1.0)
+        reached = outcomes(parse(str(problem.prompt)), 30)
+        assert reached is not None
+        assert len(reached) > 1
+        assert sum(chance for _, chance in reached) == pytest.approx(1.0)
 
 
 def test_outcomes_worked_by_hand() -> None:
@@ -65,8 +65,39 @@ def test_outcomes_worked_by_hand() -> None:
     # 1*2-3 would be below 0; 5-3*1+2 has orders 4, 4, 2-... : 5-3*3 = 5-9 is below 0.
     assert outcomes(parse("5-3*1+2"), 60) is None
     # 9-2*2+1: product first 9-4+1 -> 6 (left) or 4 (right); 9-2 first 7*2+1 -> 15 or 21; 2+1 first 9-2*3 -> 3 or 21.
-    ends = dict(outcomes(parse("9-2*2+1"), 60) or ())
-    assert ends == pytest.approx({3: 1 / 6, 4: 1 / 6, 6: 1 / 6, 15: 1 / 6, 21: 1 / 3})
+    chances = dict(outcomes(parse("9-2*2+1"), 60) or ())
+    assert chances == pytest.approx({3: 1 / 6, 4: 1 / 6, 6: 1 / 6, 15: 1 / 6, 21: 1 / 3})
+
+
+@pytest.mark.parametrize("largest", [9, 30, 60])
+def test_ends_are_the_outcomes_without_their_chances(largest: int) -> None:
+    rng = random.Random(largest)
+    kept = 0
+    for _ in range(3000):
+        count = rng.randint(2, 5)
+        expression = tuple(rng.randint(1, 9) for _ in range(count)), tuple(rng.choice("+-*") for _ in range(count - 1))
+        reached = outcomes(expression, largest)
+        assert ends(*expression, largest) == (None if reached is None else {end for end, _ in reached})
+        kept += reached is not None
+    assert 50 < kept < 2500
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"seed": 3}, {"min_operands": 2, "max_operands": 5, "order_matters": False}, {"largest_operand": 8}],
+)
+def test_the_problems_are_those_of_randint_and_choice(settings: dict[str, int]) -> None:
+    data = Arithmetic(train_size=150, heldout_size=50, **settings)
+    rng = random.Random(data.seed)
+    expected: dict[str, None] = {}
+    while len(expected) < 200:
+        count = rng.randint(data.min_operands, data.max_operands)
+        numbers = tuple(rng.randint(1, data.largest_operand) for _ in range(count))
+        expression = numbers, tuple(rng.choice("+-*") for _ in range(count - 1))
+        reached = outcomes(expression, data.largest_value)
+        if reached is not None and not (data.order_matters and len(reached) == 1):
+            expected[render(expression) + "="] = None
+    assert [problem.prompt for problem in data.heldout() + data.train()] == list(expected)
 
 
 def test_expressions_read_back_and_reduce() -> None:
