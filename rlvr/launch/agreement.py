@@ -16,9 +16,8 @@ SHOWN = 3
 
 
 def config_hash(config: RunConfig) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of a configuration, without what differs from node to node."""
-    values = to_mapping(config)
-    values["launch"] = {**values["launch"], "node_rank": None}
+    """Twelve hexadecimal digits of the SHA-256 of a configuration without `launch`, which differs from node to node."""
+    values = {name: section for name, section in to_mapping(config).items() if name != "launch"}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

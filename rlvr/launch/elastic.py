@@ -5,20 +5,25 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
-from rlvr.launch.status import CRASHED, DONE, follow_parent
+from rlvr.launch.status import CRASHED, DONE, REFUSED, End, follow_parent, write_end
 
 
 def main(plan: Path) -> int:
     """Start the ranks of this node and wait for them; 0 if all ended well, else 1."""
+    quiet = "TORCH_CPP_LOG_LEVEL" not in os.environ
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is loaded; the ranks keep their warnings
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    if quiet:
+        del os.environ["TORCH_CPP_LOG_LEVEL"]
+    logging.disable(logging.ERROR)
     values = json.loads(plan.read_text())
     follow_parent()
     config = LaunchConfig(
@@ -36,6 +41,15 @@ def main(plan: Path) -> int:
     try:
         elastic_launch(config, sys.executable)(*values["command"])
     except (ChildFailedError, SignalException):
+        return CRASHED
+    except RuntimeError as error:  # of the rendezvous: no rank was ever started
+        reason = " ".join(str(error).splitlines()[0].split())
+        message = (
+            f"the {values['nodes']} nodes did not meet at {values['address']}:{values['port']} within "
+            f"launch.timeout_seconds={values['timeout_seconds']}: {reason}; see that the command runs on all "
+            "of them and that the port is free and reachable"
+        )
+        write_end(plan.parent, values["node_rank"] * values["processes"], End(REFUSED, message))
         return CRASHED
     return DONE
 

@@ -13,6 +13,8 @@ from rlvr.config.compose import write_config
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.launch.children import Signals, run_once
+from rlvr.launch.network import check_network, choose_interface
+from rlvr.launch.section import LaunchSection
 from rlvr.launch.slurm import job_restarts, srun_command
 from rlvr.launch.status import CRASHED, PARENT, REFUSED, STATUS_DIR, log_file
 from rlvr.launch.supervisor import RESUME, Outcome, supervise
@@ -192,4 +194,20 @@ def _node_rank(config: RunConfig) -> int:
         )
     if config.run.name is None:
         raise UserError(f"run.name is not set on {launch.nodes} nodes, which would each choose their own; set run.name")
+    _check_meeting(launch)
     return int(launch.node_rank or 0)
+
+
+def _check_meeting(launch: LaunchSection) -> None:
+    """Whether the nodes can meet; here, because torch's launcher would wait for them before any rank could look.
+
+    Raises:
+        UserError: as `check_network`.
+    """
+    import torch
+
+    from rlvr.launch.process_group import back_end_of
+
+    choose_interface(os.environ, launch.interface)
+    place = {**os.environ, "MASTER_ADDR": str(launch.main_address)}
+    check_network(place, launch.nodes, back_end_of(torch.cuda.is_available()))

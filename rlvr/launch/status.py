@@ -51,11 +51,8 @@ def own_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _write(name: str, values: dict[str, object]) -> None:
-    """A file of the status folder, whole or not at all; nothing where no launcher asked."""
-    if STATUS_DIR not in os.environ:
-        return
-    path = Path(os.environ[STATUS_DIR]) / name
+def _write(path: Path, values: dict[str, object]) -> None:
+    """A file of a status folder, whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(values))
     partial.replace(path)
@@ -63,6 +60,11 @@ def _write(name: str, values: dict[str, object]) -> None:
 
 def _read(folder: Path, kind: str) -> dict[int, dict[str, object]]:
     return {int(path.stem): json.loads(path.read_text()) for path in sorted(folder.glob(f"*.{kind}"))}
+
+
+def write_end(folder: Path, rank: int, end: End) -> None:
+    """How a rank ended."""
+    _write(folder / f"{rank}.end", {"code": end.code, "message": end.message})
 
 
 def ends(folder: Path) -> dict[int, End]:
@@ -119,10 +121,11 @@ def reporting() -> Iterator[None]:
 
     A `UserError` becomes exit code 2: the launcher says it, once for all ranks.
     """
-    if STATUS_DIR in os.environ:
+    folder = Path(os.environ[STATUS_DIR]) if STATUS_DIR in os.environ else None
+    if folder is not None:
         if own_rank() > 0:
             _redirect()
-        _write(f"{own_rank()}.pid", {"pid": os.getpid(), "host": socket.gethostname()})
+        _write(folder / f"{own_rank()}.pid", {"pid": os.getpid(), "host": socket.gethostname()})
         follow_parent()
     end = End(CRASHED)
     try:
@@ -130,7 +133,7 @@ def reporting() -> Iterator[None]:
         end = End(DONE)
     except UserError as error:
         end = End(REFUSED, str(error))
-        if STATUS_DIR in os.environ or (isinstance(error, Disagreement) and own_rank() > 0):
+        if folder is not None or (isinstance(error, Disagreement) and own_rank() > 0):
             raise SystemExit(REFUSED) from None
         raise
     except KeyboardInterrupt:
@@ -140,4 +143,5 @@ def reporting() -> Iterator[None]:
         end = End(error.code if isinstance(error.code, int) else CRASHED)
         raise
     finally:
-        _write(f"{own_rank()}.end", {"code": end.code, "message": end.message})
+        if folder is not None:
+            write_end(folder, own_rank(), end)

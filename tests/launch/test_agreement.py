@@ -24,8 +24,8 @@ def test_differences_name_the_rank_what_it_has_and_what_was_asked() -> None:
 
 def test_a_hash_is_of_what_shapes_the_run() -> None:
     config = compose(["run.name=x", "launch.nodes=2"])
-    one = replace(config, launch=replace(config.launch, node_rank=1))
-    assert config_hash(config) == config_hash(one) != config_hash(compose(["run.name=y", "launch.nodes=2"]))
+    other = replace(config, launch=replace(config.launch, node_rank=1, interface="ib0"))
+    assert config_hash(config) == config_hash(other) != config_hash(compose(["run.name=y", "launch.nodes=2"]))
 
 
 class DeepSpeedEngine:
