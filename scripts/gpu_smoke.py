@@ -191,7 +191,7 @@ def check_head(sizes: Sizes, device: torch.device, found: Findings) -> None:
 
         def work(name: str = name, projected: Tensor = projected) -> None:
             model.zero_grad(set_to_none=True)
-            with half(device), compacted_head(sizes.model["vocab_size"]):
+            with half(device), compacted_head(sizes.model["vocab_size"], device.type == "cpu"):
                 logps, _ = token_logps(model, tokens, projected)
             (logps * kept).sum().backward()
             results[name] = logps.detach().float() * kept
@@ -219,7 +219,7 @@ def check_selection(sizes: Sizes, device: torch.device, found: Findings) -> None
     mask = torch.ones_like(tokens.completion_mask, dtype=torch.bool)
     entropies, chosen = [], []
     for enabled in (False, True):
-        with torch.no_grad(), half(device, enabled), compacted_head(sizes.model["vocab_size"]):
+        with torch.no_grad(), half(device, enabled), compacted_head(sizes.model["vocab_size"], device.type == "cpu"):
             values = token_logps(model, tokens, mask)[1]
         assert values is not None, "the fused head was asked for entropies"
         entropies.append(values.float())

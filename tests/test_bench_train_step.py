@@ -237,7 +237,7 @@ def test_rows_padded_to_the_longest_have_the_same_scores() -> None:
     tokens = Tokens(prompts, (prompts > 0).long(), completions, (completions > 0).long())
     projected = torch.tensor([[False, True], [True, False]])
     longest = planned.Planned([[2] * 7], [[2] * 5], [])
-    with torch.no_grad(), compacted_head(64):
+    with torch.no_grad(), compacted_head(64, True):
         padded = switches._padded_to(longest)(model, tokens, projected)
         expected = token_logps(model, tokens, projected)
     for ours, plain in zip(padded, expected, strict=True):

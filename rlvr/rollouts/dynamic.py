@@ -1,6 +1,5 @@
 """Dynamic sampling (DAPO, arXiv 2503.14476 section 3.2): which of the groups sampled so far make the next batch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlvr.errors import UserError
@@ -67,15 +66,3 @@ def choose_groups(informative: dict[int, bool], wanted: int, fill: bool = False)
     if fill and missing:
         batch = sorted([*batch, *[group for group in order if not informative[group]][:missing]])
     return Choice(batch, good[wanted:], missing)
-
-
-def rank_of(batch: Sequence[int], ranks: int) -> dict[int, int]:
-    """Where each group of a full batch is trained on: equal, contiguous shares in the order of sampling.
-
-    Raises:
-        ValueError: if the groups do not divide among the ranks.
-    """
-    if len(batch) % ranks:
-        raise ValueError(f"{len(batch)} groups do not divide among {ranks} ranks")
-    share = len(batch) // ranks
-    return {group: index // share for index, group in enumerate(batch)}

@@ -96,7 +96,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was sampled and how it was judged: B rows, groups contiguous, in the order of the prompt stream.
+    """What was sampled and how it was judged: B rows, groups contiguous, their prompts in the order of the stream.
 
     Attributes:
         tokens: prompts and completions.
@@ -105,6 +105,7 @@ class Sampled:
         sampler_logps: (B, T) log-probabilities that a separate sampler reported, NaN where it could not; None where
             the policy itself sampled.
         recorded: what the policy thought while it sampled; None where nobody listened.
+        numbers: (B,) int64 indices of the rows in the rollout batch of all ranks; None for contiguous shares.
     """
 
     tokens: Tokens
@@ -112,9 +113,12 @@ class Sampled:
     truncated: Tensor
     sampler_logps: Tensor | None = None
     recorded: Recorded | None = None
+    numbers: Tensor | None = None
 
     def global_rows(self, ranks: Ranks) -> Tensor:
         """(B,) int64 indices of this rank's rows in the rollout batch of all ranks."""
+        if self.numbers is not None:
+            return self.numbers
         count = self.truncated.shape[0]
         return torch.arange(ranks.index * count, (ranks.index + 1) * count, device=self.truncated.device)
 

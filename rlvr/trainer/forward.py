@@ -11,12 +11,15 @@ from torch import Tensor
 
 from rlvr.maths.masked import last_true
 
+CPU_COLUMNS = 8192
+"""Vocabulary entries that the head looks at together on a CPU: as fast as 32 768 there, in a quarter of the memory."""
+
 DUMMY_TOKENS = 2
 """The smallest input TRL's head accepts: it scores the second token from the first."""
 
 
 @contextmanager
-def compacted_head(vocabulary: int) -> Iterator[None]:
+def compacted_head(vocabulary: int, on_cpu: bool) -> Iterator[None]:
     """Let TRL's fused head project labelled positions only, on the CPU too.
 
     TRL does so only where `trl.trainer.utils._use_triton(device)` holds. The name of the same function in
@@ -25,7 +28,7 @@ def compacted_head(vocabulary: int) -> Iterator[None]:
     """
     use_triton, chunk = trl_utils._use_triton, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
     trl_utils._use_triton = lambda device: device.type == "cpu" or use_triton(device)
-    trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(chunk, vocabulary)
+    trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(CPU_COLUMNS if on_cpu else chunk, vocabulary)
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ class Group:
         sampler_logps: G tensors (T_i,), or none where the policy itself sampled.
         scores: per name (`logps`, `entropies`, `ref_logps`) G tensors (T_i,); empty until the group was scored.
         recorded: what the sampler noted, or None.
+        place: index in the rollout batch of all ranks; None outside one.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Group:
     sampler_logps: list[Tensor] | None = None
     scores: dict[str, list[Tensor]] = field(default_factory=dict)
     recorded: Recorded | None = None
+    place: int | None = None
 
     @property
     def informative(self) -> bool:
@@ -56,6 +58,11 @@ class Group:
     def tokens(self) -> int:
         """Sampled tokens."""
         return sum(len(ids) for ids in self.completion_ids)
+
+    @property
+    def forwarded(self) -> int:
+        """Tokens of a pass over all rows, each with its prompt."""
+        return self.tokens + len(self.completion_ids) * len(self.prompt_ids)
 
 
 def _cut(values: Tensor, lengths: Sequence[int], start: int) -> list[Tensor]:
@@ -127,7 +134,9 @@ def assemble(
     logps = [values for group in groups for values in group.sampler_logps or []]
     rollouts = Rollouts(total, total, rewards[:, 0], size, ids, tokens.completion_mask.bool())
     reported = _padded(logps, float("nan"), device) if logps else None
-    return Sampled(tokens, rollouts, truncated, reported, _recorded(groups)), rewards
+    numbers = [group.place * size + row for group in groups if group.place is not None for row in range(size)]
+    numbered = torch.tensor(numbers, device=device) if len(numbers) == len(rows) and rows else None
+    return Sampled(tokens, rollouts, truncated, reported, _recorded(groups), numbered), rewards
 
 
 def _recorded(groups: Sequence[Group]) -> Recorded | None:

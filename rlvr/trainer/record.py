@@ -37,7 +37,7 @@ class Recorder:
         global_row = int(sampled.global_rows(trainer.ranks)[index])
         scored = bool(scores.scored[index])
         verdicts: list[Verdict] = [one for function in graders(self.rewards) for one in function.reward.verdicts]
-        per_function = trainer.rewards_per_func[global_row].tolist()
+        per_function = trainer.rewards_per_func[trainer.ranks.index * len(sampled.truncated) + index].tolist()
         advantages = batch.advantages[index].expand(sampled.tokens.completion_mask.shape[1])
         row = {
             "step": trainer.state.global_step + 1,

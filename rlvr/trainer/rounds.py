@@ -1,4 +1,4 @@
-"""Rounds of sampling until a batch is full of informative groups: dynamic sampling on any number of ranks."""
+"""Rollout batches on several ranks: rounds of sampling until one is full of informative groups, and an even deal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rlvr.config.algebra import BatchSizes
 from rlvr.errors import UserError
 from rlvr.rewards.adapter import graders
-from rlvr.rollouts.dynamic import Choice, DynamicSection, choose_groups, rank_of
+from rlvr.rollouts.dealing import deal
+from rlvr.rollouts.dynamic import Choice, DynamicSection, choose_groups
 from rlvr.trainer.algorithm import Algorithm
 from rlvr.trainer.batch import Ranks, Sampled, Scores
 from rlvr.trainer.decide import rows_to_score
@@ -25,17 +27,19 @@ class Seen(NamedTuple):
         informative: whether its verdicts, before any shaping, differ.
         solved: whether the highest of them is above 0.
         tokens: sampled tokens.
+        forwarded: tokens of a pass over it, prompts included.
     """
 
     informative: bool
     solved: bool
     tokens: int
+    forwarded: int
 
     @staticmethod
     def of(group: Group) -> "Seen":
         """Of a group of this rank."""
         best = float(group.rewards[:, 0].nan_to_num(0.0).max())
-        return Seen(group.informative, best > 0, group.tokens)
+        return Seen(group.informative, best > 0, group.tokens, group.forwarded)
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Rounds:
 
     Attributes:
         settings: when to stop, and what becomes of the rest.
-        prompts: P, groups in a batch.
+        sizes: P groups in a batch, and how they are dealt.
         ranks: the processes.
         carried: this rank's surplus groups of earlier batches.
         waiting: the surplus groups of all ranks, by number.
@@ -53,7 +57,7 @@ class Rounds:
     """
 
     settings: DynamicSection
-    prompts: int
+    sizes: BatchSizes
     ranks: Ranks
     carried: list[Group] = field(default_factory=list)
     waiting: dict[int, Seen] = field(default_factory=dict)
@@ -70,7 +74,7 @@ class Rounds:
     @property
     def round_prompts(self) -> int:
         """Prompts asked in a round, over all ranks."""
-        return self.settings.prompts or self.prompts
+        return self.settings.prompts or self.sizes.prompts
 
     @property
     def mixes_policies(self) -> bool:
@@ -107,7 +111,7 @@ class Rounds:
             choice = self._choice(known, fill=True)
         self.metrics = _measure(choice, known, fresh, rounds)
         left = set(choice.surplus) if self.mixes_policies else set()
-        batch = exchange(mine, rank_of(choice.batch, self.ranks.count), self.ranks)
+        batch = _dealt(mine, choice.batch, [known[number].forwarded for number in choice.batch], self.sizes, self.ranks)
         self.carried = [group for group in mine if group.number in left]
         self.waiting = {number: known[number] for number in left}
         new = [group for group in self.carried if group.number >= first]
@@ -122,12 +126,13 @@ class Rounds:
         return list(groups)
 
     def _choice(self, known: dict[int, Seen], fill: bool = False) -> Choice:
-        return choose_groups({number: seen.informative for number, seen in known.items()}, self.prompts, fill)
+        return choose_groups({number: seen.informative for number, seen in known.items()}, self.sizes.prompts, fill)
 
     def _too_few(self, choice: Choice, fresh: Sequence[Seen], rounds: int) -> UserError:
         solved, unsolvable = _shares(fresh)
+        wanted = self.sizes.prompts
         return UserError(
-            f"after {rounds} rounds of {self.round_prompts} prompts, {self.prompts - choice.missing} of {self.prompts} "
+            f"after {rounds} rounds of {self.round_prompts} prompts, {wanted - choice.missing} of {wanted} "
             f"groups have verdicts that differ ({solved:.0%} of the groups are solved, {unsolvable:.0%} never); raise "
             "rollouts.dynamic.max_rounds or rollouts.num_generations, choose problems the policy solves sometimes, or "
             "set rollouts.dynamic.short=fill"
@@ -164,7 +169,7 @@ def _measure(choice: Choice, known: dict[int, Seen], fresh: Sequence[Seen], roun
     }
 
 
-def rounds_of(settings: DynamicSection | None, prompts: int, ranks: Ranks, algorithm: Algorithm) -> Rounds | None:
+def rounds_of(settings: DynamicSection | None, sizes: BatchSizes, ranks: Ranks, algorithm: Algorithm) -> Rounds | None:
     """The rounds of a run; None without dynamic sampling.
 
     Raises:
@@ -176,39 +181,76 @@ def rounds_of(settings: DynamicSection | None, prompts: int, ranks: Ranks, algor
         raise UserError(
             f"rollouts.dynamic.max_rounds is {settings.max_rounds}, but this algorithm reads no verdicts; leave it at 0"
         )
-    return Rounds(settings, prompts, ranks)
+    return Rounds(settings, sizes, ranks)
 
 
-def _sample_groups(trainer: Any, count: int) -> list[Group]:
-    sampled, rows = trainer.sample(count)
+def _dealt(
+    mine: list[Group], order: Sequence[int], costs: Sequence[float], sizes: BatchSizes, ranks: Ranks
+) -> list[Group]:
+    """This rank's groups of a batch that consists of the groups `order`, by number, wherever they are now."""
+    batch = exchange(mine, dict(zip(order, deal(costs, sizes), strict=True)), ranks)
+    places = {number: place for place, number in enumerate(order)}
+    for group in batch:
+        group.place = places[group.number]
+    return batch
+
+
+def _split(trainer: Any, sampled: Sampled, rows: list[dict[str, Any]], first: int = 0) -> list[Group]:
+    """The groups of what this rank has just sampled, with their texts and verdicts."""
     start = trainer.ranks.index * len(rows)
     verdicts = [verdict for function in graders(trainer.reward_funcs) for verdict in function.reward.verdicts]
     rewards = trainer.rewards_per_func[start : start + len(rows)]
-    return split(sampled, rewards, rows, trainer.completions, verdicts, 0)
+    return split(sampled, rewards, rows, trainer.completions, verdicts, first)
 
 
-def fill_batch(trainer: Any, rounds: Rounds) -> tuple[Sampled, Scores, list[dict[str, Any]]]:
-    """A full rollout batch of this rank: rows, scores, and the prompt of each row.
+def _adopt(trainer: Any, batch: list[Group]) -> tuple[Sampled, list[dict[str, Any]]]:
+    """Rows out of the groups of a batch, and the prompt of each.
 
     The trainer's last rewards, completions and verdicts become those of the batch, as if it had sampled nothing else.
     """
     size, device = trainer.sizes.num_generations, trainer.accelerator.device
-    functions, pad = len(trainer.reward_funcs), trainer._tokenizer.pad_token_id
-    batch, surplus = rounds.fill(lambda count: _sample_groups(trainer, count))
-    sampled, rewards = assemble(batch, size, pad, functions, device)
+    sampled, rewards = assemble(batch, size, trainer._tokenizer.pad_token_id, len(trainer.reward_funcs), device)
     everyone = trainer.ranks.gather(sampled.rollouts.rewards).flatten()
     special = tuple(trainer._tokenizer.all_special_ids)
     sampled = replace(sampled, rollouts=replace(sampled.rollouts, all_rewards=everyone, special_ids=special))
-    known = torch.tensor([bool(group.scores) for group in batch for _ in range(size)], device=device)
-    needed = rows_to_score(sampled, trainer.algorithm)
-    scores = use_kept_scores(batch, trainer.score(sampled, needed & ~known))
-    if surplus is not None:
-        left, _ = assemble(surplus, size, pad, functions, device)
-        keep_scores(surplus, trainer.score(left, torch.ones(len(left.truncated), dtype=torch.bool, device=device)))
     trainer.rewards_per_func = trainer.ranks.gather(rewards).flatten(0, 1)
     trainer.completions = [text for group in batch for text in group.completions]
     for function in graders(trainer.reward_funcs):
         function.reward.verdicts = [verdict for group in batch for verdict in group.verdicts]
+    return sampled, [group.prompt for group in batch for _ in range(size)]
+
+
+def even_batch(
+    trainer: Any, sampled: Sampled, rows: list[dict[str, Any]]
+) -> tuple[Sampled, list[dict[str, Any]]]:  # fmt: skip
+    """This rank's part of a rollout batch after groups have moved so that all ranks have about as much to train on.
+
+    Which rank sampled a group says nothing about whether it is informative. Scopes that choose inside the loss look at
+    the rows of a slice together, so there rows stay where they are.
+    """
+    algorithm, ranks, share = trainer.algorithm, trainer.ranks, trainer.sizes.prompts // trainer.ranks.count
+    if ranks.count == 1 or algorithm.selection.inside_loss or trainer.sizes.num_generations == 1:
+        return sampled, rows
+    groups = _split(trainer, sampled, rows, first=ranks.index * share)
+    everything = algorithm.objective.reaches_every_row or not algorithm.uses_rewards
+    mine = torch.tensor(
+        [group.forwarded if everything or group.informative else 0 for group in groups], device=sampled.truncated.device
+    )
+    costs = ranks.gather(mine).flatten().tolist()
+    return _adopt(trainer, _dealt(groups, range(trainer.sizes.prompts), costs, trainer.sizes, ranks))
+
+
+def fill_batch(trainer: Any, rounds: Rounds) -> tuple[Sampled, Scores, list[dict[str, Any]]]:
+    """A full rollout batch of this rank: rows, scores, and the prompt of each row."""
+    size, device = trainer.sizes.num_generations, trainer.accelerator.device
+    batch, surplus = rounds.fill(lambda count: _split(trainer, *trainer.sample(count)))
+    sampled, rows = _adopt(trainer, batch)
+    known = torch.tensor([bool(group.scores) for group in batch for _ in range(size)], device=device)
+    needed = rows_to_score(sampled, trainer.algorithm)
+    scores = use_kept_scores(batch, trainer.score(sampled, needed & ~known))
+    if surplus is not None:
+        left, _ = assemble(surplus, size, trainer._tokenizer.pad_token_id, len(trainer.reward_funcs), device)
+        keep_scores(surplus, trainer.score(left, torch.ones(len(left.truncated), dtype=torch.bool, device=device)))
     for name, value in rounds.metrics.items():
         trainer.note(name, value)
-    return sampled, scores, [group.prompt for group in batch for _ in range(size)]
+    return sampled, scores, rows

@@ -26,7 +26,7 @@ from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
 from rlvr.trainer.forward import Tokens, compacted_head, token_logps
 from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
-from rlvr.trainer.rounds import fill_batch, rounds_of
+from rlvr.trainer.rounds import even_batch, fill_batch, rounds_of
 from rlvr.trainer.sampling import sampler_of
 from rlvr.trainer.scoring import scores_of
 from rlvr.trainer.stats import StepStats
@@ -89,7 +89,7 @@ class RLVRTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args=args, train_dataset=placeholder, **kwargs)
         check_model(self.model)
         self.ranks = Ranks.current()
-        self.rounds = rounds_of(dynamic, self.sizes.prompts, self.ranks, self.algorithm)
+        self.rounds = rounds_of(dynamic, self.sizes, self.ranks, self.algorithm)
         self.sparse_head = sparse_head
         self.correction = Correction.of(args) if correct_sampler else None
         self.on_rollout = on_rollout
@@ -151,7 +151,7 @@ class RLVRTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> RolloutBatch:
         """A rollout batch from the next prompts of the stream, with everything decided."""
         if self.rounds is None:
-            sampled, rows = self.sample(self.sizes.prompts)
+            sampled, rows = even_batch(self, *self.sample(self.sizes.prompts))
             scores = self.score(sampled, rows_to_score(sampled, self.algorithm))
         else:
             sampled, scores, rows = fill_batch(self, self.rounds)
@@ -193,7 +193,7 @@ class RLVRTrainer(GRPOTrainer):
 
     def _forward(self, model: Any, tokens: Tokens, projected: Tensor) -> tuple[Tensor, Tensor | None]:
         vocabulary = self.model.config.get_text_config().vocab_size
-        with self.accelerator.autocast(), compacted_head(vocabulary):
+        with self.accelerator.autocast(), compacted_head(vocabulary, self.args.device.type == "cpu"):
             return token_logps(model, tokens, projected)
 
     def score(self, sampled: Sampled, needed: Tensor) -> Scores:

@@ -13,11 +13,12 @@ CASES = {
     "b, informative": (0.0, 0.2, True),
     "a, half degenerate": (HALF, 0.2, False),
     "b, half degenerate": (HALF, 0.2, True),
-    "c, keep 1": (0.0, 1.0, False),
+    "c, keep 1": (0.0, 1.0, True),
 }
 """Share of degenerate groups, share of kept tokens, and whether the sampler recorded entropies, by case.
 
-a: with the pass without gradient that finds the entropies. b: with entropies recorded while sampling. c: every token.
+a: with the pass without gradient that finds the entropies. b: with entropies recorded while
+sampling. c: every token, entropies recorded.
 """
 
 

@@ -27,9 +27,9 @@ def switched(names: Sequence[str], trainer: Any) -> Iterator[None]:
             stack.enter_context(_replaced(decide, "plan_slices", _even_slices))
             stack.enter_context(_replaced(scoring, "plan_slices", _even_slices))
         if HEAD in names:
-            stack.enter_context(_replaced(seam, "compacted_head", nullcontext))
+            stack.enter_context(_replaced(seam, "compacted_head", lambda *_: nullcontext()))
         if GPU_HEAD in names:
-            stack.enter_context(compacted_head(trainer.model.config.vocab_size))
+            stack.enter_context(compacted_head(trainer.model.config.vocab_size, trainer.args.device.type == "cpu"))
         yield
 
 

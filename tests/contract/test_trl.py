@@ -148,7 +148,7 @@ def test_the_head_projects_selected_positions_only_and_gives_the_same(
     policy.zero_grad()
     counted = CountedHead(trl_utils._ChunkedLogProbFunction)
     monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", counted)
-    with compacted_head(VOCABULARY):
+    with compacted_head(VOCABULARY, True):
         logps, entropies = token_logps(policy, tokens, selected)
     logps.sum().backward()
     assert counted.projected == int(selected.sum()) < selected.numel()
@@ -160,7 +160,7 @@ def test_the_head_projects_selected_positions_only_and_gives_the_same(
 
 def test_compaction_ends_with_its_block_and_leaves_the_kernels_alone() -> None:
     before, kernels = trl_utils._use_triton, trl.kernels.chunked_logprob._use_triton
-    with compacted_head(VOCABULARY):
+    with compacted_head(VOCABULARY, True):
         assert trl_utils._use_triton(torch.device("cpu")) is True
         assert trl.kernels.chunked_logprob._use_triton is kernels
     assert trl_utils._use_triton is before

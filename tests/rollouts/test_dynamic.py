@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr.errors import UserError
-from rlvr.rollouts.dynamic import DynamicSection, choose_groups, rank_of
+from rlvr.rollouts.dynamic import DynamicSection, choose_groups
 
 
 def test_the_first_informative_groups_make_the_batch_and_the_rest_is_surplus() -> None:
@@ -22,12 +22,6 @@ def test_what_is_missing_is_filled_with_the_first_groups_that_teach_nothing_in_o
     groups = {0: False, 1: True, 2: False, 3: False}
     assert choose_groups(groups, wanted=3).missing == 2
     assert choose_groups(groups, wanted=3, fill=True).batch == [0, 1, 2]
-
-
-def test_groups_are_shared_out_in_order() -> None:
-    assert rank_of([3, 4, 8, 9], 2) == {3: 0, 4: 0, 8: 1, 9: 1}
-    with pytest.raises(ValueError, match="3 groups do not divide among 2 ranks"):
-        rank_of([1, 2, 3], 2)
 
 
 @given(st.dictionaries(st.integers(0, 200), st.booleans()), st.integers(1, 20))

@@ -93,7 +93,7 @@ def test_at_equal_temperatures_the_numbers_are_those_of_the_fused_head() -> None
     add_fused_lm_head(model, temperature=SAMPLING_TEMPERATURE, outputs=("log_probs", "entropy"))
     terms = EntropyTerms(SAMPLING_TEMPERATURE, SAMPLING_TEMPERATURE, logps=True)
     logps, deciding, entropies = token_entropies(model, model.get_output_embeddings(), tokens, chosen, terms)
-    with compacted_head(23):
+    with compacted_head(23, True):
         expected = token_logps(model, tokens, chosen)
     assert deciding is None
     torch.testing.assert_close(logps, expected[0], rtol=1e-5, atol=1e-6)

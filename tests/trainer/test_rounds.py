@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlvr.config.algebra import BatchSizes
 from rlvr.errors import UserError
 from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.trainer.batch import Ranks, Scores
@@ -27,6 +28,11 @@ def group(prompt: int, verdicts: tuple[int, ...]) -> Group:
     )  # fmt: skip
 
 
+def sizes(prompts: int, ranks: Ranks | None = None) -> BatchSizes:
+    """One optimizer step from so many prompts."""
+    return BatchSizes(prompts, G, micro_batch_rows=1, ranks=(ranks or Ranks()).count)
+
+
 class Stub:
     """Prompts with known verdicts, shared out to ranks as the trainer does."""
 
@@ -45,7 +51,7 @@ class Stub:
 def filled(verdicts: list[tuple[int, ...]], prompts: int, ranks: Ranks | None = None, **settings: Any) -> Any:
     """(rounds object, stub, names of the prompts of the batch)."""
     ranks = ranks or Ranks()
-    rounds = Rounds(DynamicSection(**{"max_rounds": 10, **settings}), prompts, ranks)
+    rounds = Rounds(DynamicSection(**{"max_rounds": 10, **settings}), sizes(prompts, ranks), ranks)
     stub = Stub(verdicts, ranks)
     batch, _ = rounds.fill(stub)
     return rounds, stub, [one.prompt["prompt"] for one in batch]
@@ -67,7 +73,7 @@ def test_an_exactly_full_batch_starts_no_other_round() -> None:
 
 
 def test_a_round_may_be_larger_than_a_batch_as_in_the_paper() -> None:
-    rounds = Rounds(DynamicSection(10, prompts=6), 2, Ranks())
+    rounds = Rounds(DynamicSection(10, prompts=6), sizes(2), Ranks())
     stub = Stub([SOLVED, NEVER, MIXED, SOLVED, MIXED, MIXED], Ranks())
     batch, _ = rounds.fill(stub)
     assert ([one.prompt["prompt"] for one in batch], stub.rounds) == (["2", "4"], 1)
@@ -94,7 +100,7 @@ def test_a_short_batch_can_be_filled_with_groups_without_gradient() -> None:
 def test_surplus_is_dropped_or_comes_first_in_the_next_batch() -> None:
     verdicts = [MIXED, MIXED, MIXED, NEVER, MIXED, MIXED, MIXED, MIXED]
     for surplus, expected in (("drop", ["4", "5"]), ("carry", ["2", "4"])):
-        rounds = Rounds(DynamicSection(10, prompts=4, surplus=surplus), 2, Ranks())
+        rounds = Rounds(DynamicSection(10, prompts=4, surplus=surplus), sizes(2), Ranks())
         stub = Stub(verdicts, Ranks())
         first, left = rounds.fill(stub)
         assert [one.prompt["prompt"] for one in first] == ["0", "1"]
@@ -104,9 +110,9 @@ def test_surplus_is_dropped_or_comes_first_in_the_next_batch() -> None:
 
 
 def test_carried_groups_survive_a_checkpoint() -> None:
-    rounds = Rounds(DynamicSection(10, prompts=4, surplus="carry"), 2, Ranks())
+    rounds = Rounds(DynamicSection(10, prompts=4, surplus="carry"), sizes(2), Ranks())
     rounds.fill(Stub([MIXED] * 8, Ranks()))
-    again = Rounds(rounds.settings, 2, Ranks())
+    again = Rounds(rounds.settings, sizes(2), Ranks())
     again.load_state_dict(rounds.state_dict())
     assert again.waiting == rounds.waiting
     assert list(again.waiting) == [2, 3]
@@ -120,7 +126,7 @@ UNEVEN = [MIXED, MIXED, NEVER, SOLVED, MIXED, NEVER, SOLVED, MIXED, NEVER, MIXED
 
 def on_a_rank(_: int) -> tuple[list[str], list[list[int]], int, dict[str, float]]:
     ranks = Ranks.current()
-    rounds = Rounds(DynamicSection(10), 4, ranks)
+    rounds = Rounds(DynamicSection(10), sizes(4, ranks), ranks)
     stub = Stub(UNEVEN, ranks)
     batch, _ = rounds.fill(stub)
     rows = [ids.tolist() for one in batch for ids in one.completion_ids]
@@ -130,12 +136,15 @@ def on_a_rank(_: int) -> tuple[list[str], list[list[int]], int, dict[str, float]
 def test_two_ranks_with_uneven_luck_train_on_what_one_process_would() -> None:
     rounds, stub, names = filled(UNEVEN, prompts=4)
     first, second = run_ranks(2, on_a_rank)
-    assert first[0] + second[0] == names == ["0", "1", "4", "7"]
+    assert names == ["0", "1", "4", "7"]
+    assert sorted(first[0] + second[0]) == names
     assert len(first[0]) == len(second[0]) == 2
     assert first[2] == second[2] == stub.rounds == 2
     assert first[3] == second[3] == rounds.metrics
-    assert first[1][:G] == [[row] * (1 + row % 3) for row in range(G)]  # group 0, whole and in order
-    assert second[1][G:] == [[700 + row] * (1 + (7 + row) % 3) for row in range(G)]
+    halves = [part[start : start + G] for part in (first[1], second[1]) for start in (0, G)]
+    rows = dict(zip(first[0] + second[0], halves, strict=True))
+    assert rows["0"] == [[row] * (1 + row % 3) for row in range(G)]  # whole and in order
+    assert rows["7"] == [[700 + row] * (1 + (7 + row) % 3) for row in range(G)]
 
 
 def test_rows_come_apart_and_together_again_without_a_change() -> None:

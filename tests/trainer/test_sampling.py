@@ -99,6 +99,36 @@ def test_completions_do_not_depend_on_the_number_of_ranks(tmp_path: Path) -> Non
     assert len({tuple(row) for row in alone}) > P * G // 2
 
 
+TWO_UPDATES = {**ON_POLICY, "steps_per_generation": 4, "gradient_accumulation_steps": 2}
+
+
+@pytest.mark.parametrize("sizes", [ON_POLICY, TWO_UPDATES])
+@pytest.mark.parametrize("algorithm", ["dapo_top20", "dapo", "ktae"])
+def test_two_ranks_that_share_the_work_evenly_make_the_update_of_one(
+    algorithm: str, sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Sampling included: whole groups move between the ranks, so that each has as much to train on."""
+    settings = {**sizes, "optim": "sgd", "learning_rate": 0.1}
+
+    def on_rank(rank: int) -> tuple[Any, Any, list[int]]:
+        trainer = train(tmp_path / str(rank), algorithm, ranks=2, **settings)
+        numbers = trainer.rollout.sampled.global_rows(trainer.ranks).tolist()
+        return weights(trainer), history(trainer), numbers
+
+    alone = train(tmp_path, algorithm, **settings)
+    both = run_ranks(2, on_rank)
+    assert largest_difference(weights(alone), make_trainer(tmp_path).model.state_dict()) > 1e-3
+    for trained, rows, _ in both:
+        assert largest_difference(weights(alone), trained) < 1e-5
+        for one, two in zip(history(alone), rows, strict=True):
+            for name in ("reward", "entropy", "selection/candidates", "selection/threshold"):
+                assert one.get(name) == pytest.approx(two.get(name), abs=1e-5), name
+    numbers = [each[2] for each in both]
+    assert sorted(numbers[0] + numbers[1]) == list(range(P * G))
+    if sizes is ON_POLICY:
+        assert numbers != [list(range(P * G // 2)), list(range(P * G // 2, P * G))], "no group has moved"
+
+
 def drawn(sampled: Sampled) -> list[list[int]]:
     """The completions without padding."""
     rows = zip(sampled.tokens.completion_ids, sampled.tokens.completion_mask.bool(), strict=True)
