@@ -42,10 +42,14 @@ OVERRIDE_LINES = 300
 TRL_PRIVATE = {
     "_CHUNKED_LOGPROB_CHUNK_SIZE",  # tokens the LM head projects at once
     "_get_output_dir",  # where a checkpoint goes
+    "_globalstep_last_logged",  # what the next row's loss is divided by
+    "_initial_global_step",  # what the mean loss at the end is divided by
     "_metrics",  # what `log` averages
     "_step",  # the slice that is due
     "_tokenize_prompts",  # texts and chats as token ids
     "_tokenizer",  # the padding token
+    "_total_loss_scalar",  # the mean loss at the end
+    "_tr_loss",  # the loss since the last row
     "_use_triton",  # compact the LM head's positions on the CPU too
 }
 """Private names of TRL or Trainer that rlvr/trainer uses besides its overrides: each may change with a release."""
@@ -92,7 +96,9 @@ def test_only_the_trainer_imports_trl() -> None:
 
 
 def test_rollouts_evaluation_and_analysis_do_not_know_the_trainer() -> None:
-    users = of_package("rlvr.rollouts", "rlvr.evaluation", "rlvr.analysis", "rlvr.report", "rlvr.decoding", "rlvr.sampling")
+    users = of_package(
+        "rlvr.rollouts", "rlvr.evaluation", "rlvr.analysis", "rlvr.report", "rlvr.decoding", "rlvr.sampling"
+    )
     assert [line for module in users for line in offenders(module, lambda name: inside(name, "rlvr.trainer"))] == []
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
 from rlvr.trainer.rounds import even_batch, fill_batch, rounds_of
 from rlvr.trainer.sampling import sampler_of
+from rlvr.trainer.saving import Saver
 from rlvr.trainer.scoring import scores_of
 from rlvr.trainer.stats import StepStats
 
@@ -111,6 +113,8 @@ class RLVRTrainer(GRPOTrainer):
         self.rewards_per_func: Tensor = torch.empty(0)
         self.completions: list[Any] = []
         self.step_stats = StepStats()
+        self.resumed: state.Resumed | None = None
+        self.saver = Saver(self)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -266,15 +270,14 @@ class RLVRTrainer(GRPOTrainer):
             logs["selection/empty_steps"] = self.empty_steps
             logs.update({f"seconds/{name}": spent for name, spent in self.phase_seconds.items()})
             self.phase_seconds.clear()
+        state.correct_speeds(self, logs)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """TRL's checkpoint, and what else shapes the future: prompts taken, the rollout batch in use, counters."""
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        state.save(self, folder)
+        """TRL's checkpoint, and what else shapes the future, put in place as a whole."""
+        self.saver.save(partial(super()._save_checkpoint, model, trial))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        load = partial(super()._load_optimizer_and_scheduler, checkpoint)
         if checkpoint is not None:
-            state.load(self, Path(checkpoint))
+            self.saver.load(Path(checkpoint), load)

@@ -85,7 +85,7 @@ def test_a_checkpoint_of_another_seed_or_without_state_is_refused(whole: Uninter
     bare = tmp_path / "checkpoint-2"
     shutil.copytree(whole.folder / "checkpoint-2", bare)
     (bare / "rlvr_state_0.pt").unlink()
-    with pytest.raises(UserError, match=r"has no rlvr_state_0\.pt"):
+    with pytest.raises(UserError, match=r"damaged \(rlvr_state_0\.pt: missing"):
         train(tmp_path, resume=bare)
 
 
