@@ -107,7 +107,7 @@ def needed_bytes(config: RunConfig, model: str, most: int | None = None) -> int:
     Args:
         config: the resolved configuration.
         model: folder of the policy; of a hub id nobody knows the size before it is loaded, and it counts nothing.
-        most: checkpoints kept at a time (`trl.save_total_limit`); None for all.
+        most: checkpoints kept at a time; None for all.
     """
     shape = read_shape(model)
     if shape is not None:
@@ -119,7 +119,13 @@ def needed_bytes(config: RunConfig, model: str, most: int | None = None) -> int:
     return COPIES * trained * (1 + min(checkpoints, most or checkpoints)) + SPARE_BYTES
 
 
-def check_space(config: RunConfig, model: str, folder: RunFolder, most: int | None = None) -> None:
+def kept_checkpoints(config: RunConfig) -> int | None:
+    """Checkpoints that stay at a time; None for all."""
+    run = config.run
+    return run.keep_last + (run.keep_best if config.evaluation.every else 0) if run.keep_last else None
+
+
+def check_space(config: RunConfig, model: str, folder: RunFolder) -> None:
     """Refuse a run that would fill the disk; arguments as in `needed_bytes`.
 
     Files that a resumed or replaced run has there already count as room.
@@ -127,13 +133,13 @@ def check_space(config: RunConfig, model: str, folder: RunFolder, most: int | No
     Raises:
         UserError: with the room that is needed and that is there.
     """
-    need, parent = needed_bytes(config, model, most), nearest_existing(folder.path)
+    need, parent = needed_bytes(config, model, kept_checkpoints(config)), nearest_existing(folder.path)
     reused = sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
     free = shutil.disk_usage(parent).free + (reused if config.run.resume or config.run.overwrite else 0)
     if free < need:
         raise UserError(
             f"{parent} has {free >> 20:,} MiB free, but the run needs about {math.ceil(need / 2**20):,} MiB for its "
-            "checkpoints; make room, set run.dir to a larger disk, raise run.save_steps, or set trl.save_total_limit=1"
+            "checkpoints; make room, set run.dir to a larger disk, raise run.save_steps, or set run.keep_last=1"
         )
 
 

@@ -1,20 +1,35 @@
-"""Whether a run may go on where it stopped: with the configuration it was started with, and steps left to make."""
+"""Whether a run may go on where it stopped: from a whole checkpoint, as itself, with steps left to make."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlvr.config.compose import read_config
+from rlvr.checkpoints.choosing import SETTING, newest_good
+from rlvr.checkpoints.layout import step_of
+from rlvr.checkpoints.manifest import read_manifest, verify
+from rlvr.checkpoints.staging import sweep
 from rlvr.config.convert import to_mapping
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.run_folder import RunFolder
+from rlvr.trainer.facts import check_facts, covered, damaged
 
-MAY_DIFFER = ("run.steps", "run.save_steps", "run.resume", "run.overwrite", "run.dir", "run.name")
+MAY_DIFFER = (
+    "run.steps", "run.save_steps", "run.resume", "run.overwrite", "run.dir", "run.name", "run.allow_changes",
+    "run.keep_last", "run.keep_best",
+)  # fmt: skip
 SECTIONS_MAY_DIFFER = ("evaluation", "logging", "launch")
 """Settings that do not shape the update."""
 
+ENGINE = {"deepspeed": "engine"}
+"""Sections of which a fact speaks, so that allowing the fact allows them."""
 
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+AUTO = "auto"
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{path}.{key}" if path else str(key)
@@ -22,37 +37,123 @@ def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(saved: RunConfig, now: RunConfig) -> list[str]:
-    """Settings that shape the update and are not what they were, each as `key=now (was then)`."""
-    then, today = _flat(to_mapping(saved)), _flat(to_mapping(now))
-    names = [
-        name for name in {**then, **today} if name not in MAY_DIFFER and name.split(".")[0] not in SECTIONS_MAY_DIFFER
-    ]
-    return [f"{name}={today.get(name)} (was {then.get(name)})" for name in names if then.get(name) != today.get(name)]
+def shaping(config: RunConfig) -> dict[str, Any]:
+    """The settings that shape the update, by their full names; a checkpoint keeps them."""
+    settings = _flat(json.loads(json.dumps(to_mapping(config), default=str)))
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in MAY_DIFFER and name.split(".")[0] not in SECTIONS_MAY_DIFFER
+    }
 
 
-def checkpoint_to_resume(config: RunConfig, folder: RunFolder) -> Path | None:
-    """The checkpoint to go on from; None where the run starts anew.
+def differences(then: Mapping[str, Any], today: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that are not what they were, as `shaping` gives them: by name, each as `key=now (was then)`."""
+    return {
+        name: f"{name}={today.get(name)} (was {then.get(name)})"
+        for name in {**then, **today}
+        if then.get(name) != today.get(name)
+    }
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What a run goes on from.
+
+    Attributes:
+        checkpoint: the folder; None where the run starts anew.
+        here: whether the run folder goes on, rather than a new one beginning with another run's weights.
+        notes: checkpoints that were passed over, and why, for people.
+        facts: of the checkpoint.
+    """
+
+    checkpoint: Path | None = None
+    here: bool = False
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made; 0 for a run that starts anew."""
+        return 0 if self.checkpoint is None else step_of(self.checkpoint)
+
+
+def checkpoint_to_resume(config: RunConfig, folder: RunFolder, facts: Mapping[str, Any]) -> Resume:
+    """The checkpoint to go on from; clears away what a killed run left. One rank calls it, before anything is written.
+
+    Args:
+        config: the resolved configuration.
+        folder: of the run.
+        facts: of this run, as `rlvr/trainer/facts.py` gives them.
 
     Raises:
         UserError: if there is nothing to go on from, nothing left to do, or the run would go on as another one.
     """
     if not config.run.resume:
-        return None
-    found = folder.newest_checkpoint()
-    if found is None:
+        return Resume()
+    found = _newest(config, folder) if config.run.resume in (True, AUTO) else _named(str(config.run.resume), folder)
+    if found.checkpoint is None:
+        return found
+    then = read_manifest(found.checkpoint).facts
+    _check_settings(config, folder, then.get("config"))
+    check_facts(found.checkpoint, facts, config.run.allow_changes)
+    if found.step > config.run.steps or (found.step == config.run.steps and _is_told(folder, found.step)):
         raise UserError(
-            f"run.resume=true, but {folder.checkpoints} holds no complete checkpoint; start anew without it, "
+            f"{folder.path} has made {found.step} steps and run.steps is {config.run.steps}; set it above {found.step}"
+        )
+    return Resume(found.checkpoint, found.here, found.notes, then)
+
+
+def _newest(config: RunConfig, folder: RunFolder) -> Resume:
+    sweep(folder.checkpoints)
+    found, rejected = newest_good(folder.checkpoints)
+    notes = [one.message(found) for one in rejected]
+    if found is None and config.run.resume != AUTO:
+        why = f": {notes[0]}" if notes else ""
+        raise UserError(
+            f"run.resume=true, but {folder.checkpoints} holds no complete checkpoint{why}; start anew without it, "
             "or with run.overwrite=true where the folder is not empty"
         )
-    other = differences(read_config(folder.config), config)
+    return Resume(found, True, notes)
+
+
+def _named(given: str, folder: RunFolder) -> Resume:
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        raise UserError(f"run.resume={given} is not a folder; expected true, false, auto or the path of a checkpoint")
+    problems = verify(path)
+    if problems:
+        raise UserError(f"run.resume={given}: {damaged(path, problems)}")
+    try:
+        step_of(path)
+    except ValueError as error:
+        raise UserError(f"run.resume={given}: {error}") from None
+    return Resume(path, path.resolve().parent == folder.checkpoints.resolve())
+
+
+def _check_settings(config: RunConfig, folder: RunFolder, then: Mapping[str, Any] | None) -> None:
+    """Refuse a run with other settings than the checkpoint's; one that the library wrote has none."""
+    if then is None:
+        return
+    other = {
+        name: line
+        for name, line in differences(then, shaping(config)).items()
+        if not covered(name, config.run.allow_changes)
+        and ENGINE.get(name.split(".")[0]) not in config.run.allow_changes
+    }
     if other:
+        lines, given = list(other.values()), "true" if config.run.resume is True else config.run.resume
         raise UserError(
-            f"run.resume=true, but this is not the run of {folder.path}: {', '.join(other[:3])}"
-            f"{f' and {len(other) - 3} more' if len(other) > 3 else ''}; go on as it was with: rlvr train --from "
-            f"{folder.config} run.resume=true"
+            f"run.resume={given}, but this is not the run of {folder.path}: {', '.join(lines[:3])}"
+            f"{f' and {len(lines) - 3} more' if len(lines) > 3 else ''}; go on as it was with: rlvr train --from "
+            f"{folder.config} run.resume=true, or allow the difference with {SETTING}=[{','.join(list(other)[:3])}"
+            f"{',...' if len(other) > 3 else ''}]"
         )
-    done = int(found.name.rsplit("-", 1)[1])
-    if done >= config.run.steps:
-        raise UserError(f"{folder.path} has made {done} steps and run.steps is {config.run.steps}; set it above {done}")
-    return found
+
+
+def _is_told(folder: RunFolder, steps: int) -> bool:
+    """Whether `summary.json` tells of so many steps; a run that was killed after its last one has still to tell."""
+    try:
+        return bool(json.loads(folder.summary.read_text())["steps"] == steps)
+    except (OSError, ValueError, KeyError):
+        return False

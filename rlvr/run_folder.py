@@ -16,6 +16,15 @@ def nearest_existing(path: Path) -> Path:
     return next(place for place in (path.absolute(), *path.absolute().parents) if os.path.exists(place))
 
 
+def heldout_history(metrics: Path, until: int) -> list[tuple[int, float]]:
+    """(step, held-out accuracy) of the rows up to a step, as `metrics.jsonl` has them; nothing for step 0."""
+    if until == 0 or not metrics.exists():
+        return []
+    rows = [json.loads(line) for line in metrics.read_text().split("\n")[:-1]]
+    name = "heldout/accuracy"
+    return [(row["step"], row[name]) for row in rows if row["step"] <= until and row.get(name) is not None]
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where the parts of a run stand.

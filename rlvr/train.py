@@ -1,5 +1,6 @@
 """A run: from its configuration to a trained policy and the folder that holds everything about it."""
 
+import dataclasses
 import logging
 import os
 import time
@@ -18,6 +19,7 @@ from rlvr.config.compose import write_config
 from rlvr.config.schema import RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
+from rlvr.launch.agreement import zero_stage
 from rlvr.launch.process_group import wait
 from rlvr.preflight import (
     check_launch,
@@ -29,8 +31,10 @@ from rlvr.preflight import (
     run_sizes,
     with_golds,
 )
-from rlvr.resume import checkpoint_to_resume
-from rlvr.run_folder import RunFolder
+from rlvr.resume import AUTO, checkpoint_to_resume, shaping
+from rlvr.rollouts.stream import PromptStream
+from rlvr.run_folder import RunFolder, heldout_history
+from rlvr.trainer.together import from_lead
 
 LOG = logging.getLogger("rlvr")
 
@@ -53,7 +57,7 @@ def name_run(config: RunConfig, ranks: int) -> None:
     """
     if config.run.name is None:
         if config.run.resume:
-            raise UserError("run.resume=true without run.name; say which run goes on, e.g. run.name=x for runs/x")
+            raise UserError("run.resume is set without run.name; say which run goes on, e.g. run.name=x for runs/x")
         if ranks > 1:
             raise UserError(
                 f"run.name is not set on {ranks} processes, which would each choose their own; set run.name"
@@ -117,11 +121,22 @@ class Run:
             preflight(graded, self.grading)
         name_run(config, self.ranks)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
-        self.checkpoint = checkpoint_to_resume(config, self.folder)
+        self.facts = self._facts()
+        self.resume = from_lead(lambda: checkpoint_to_resume(config, self.folder, self.facts))
+        self.notes = [*self.notes, *self.resume.notes]
         self.args = trl_arguments(config, self.sizes, str(self.folder.checkpoints))
-        check_space(config, self.model_path, self.folder, self.args.save_total_limit)
-        self.history: list[tuple[int, float]] = []
+        check_space(config, self.model_path, self.folder)
+        self.history = heldout_history(self.folder.metrics, self.resume.step)
         self.trainer: Any = None
+
+    def _facts(self) -> dict[str, Any]:
+        """What this run's checkpoints say of it."""
+        from rlvr.trainer.facts import engine_name, facts_of
+
+        stage, fsdp = zero_stage(self.config.deepspeed), bool(self.config.trl.get("fsdp"))
+        stream = PromptStream(prompt_rows(self.problems), self.config.run.seed)
+        known = facts_of(self.ranks, engine_name(stage, fsdp), stream.rows, self.tokenizer)
+        return {**known, "config": shaping(self.config)}
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line for people, on the terminal and in `log.txt`."""
@@ -134,8 +149,11 @@ class Run:
         """Train, evaluate before and after, and write the folder; returns the summary."""
         wait()  # nobody still looks at a folder that is about to be replaced
         if is_main_process():
-            self.folder.prepare(self.config.run.resume, self.config.run.overwrite)
-            write_config(self.config, self.folder.config)
+            goes_on = self.resume.here or self.config.run.resume == AUTO
+            self.folder.prepare(goes_on, self.config.run.overwrite)
+            # What was allowed once is not allowed for ever: later checkpoints are of the run as it is now.
+            once = dataclasses.replace(self.config.run, allow_changes=[])
+            write_config(dataclasses.replace(self.config, run=once), self.folder.config)
         wait()
         with _log_to(self.folder.log) if is_main_process() else nullcontext():
             with collector_rests():
@@ -158,12 +176,12 @@ class Run:
         for note in self.notes:
             self.say(note)
         before = self._measure(), self._measure(temperature=0.0)
-        if self.checkpoint is not None:
-            self.say(f"going on from {self.checkpoint}")
+        if self.resume.checkpoint is not None:
+            self.say(f"going on from {self.resume.checkpoint}")
         if self.heldout:
             self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
         started = time.perf_counter()
-        self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
+        self.trainer.train(resume_from_checkpoint=str(self.resume.checkpoint) if self.resume.checkpoint else None)
         seconds = time.perf_counter() - started
         after = self._measure(), self._measure(temperature=0.0)
         summary = {
@@ -207,9 +225,20 @@ class Run:
         trainer.remove_callback(PrinterCallback)
         # TRL's card would call the policy a fine-tuned version of None; `config.yaml` and `report.html` say what it is.
         trainer.create_model_card = lambda **_: None
+        self._set_saver(trainer.saver)
         if trainer.stream.duplicates:
             self.say(f"{trainer.stream.duplicates} duplicate prompts dropped")
         return trainer
+
+    def _set_saver(self, saver: Any) -> None:
+        """What the configuration says of checkpoints."""
+        from rlvr.trainer.saving import adopt_wandb
+
+        run = self.config.run
+        saver.keep_last, saver.keep_best = run.keep_last or None, run.keep_best
+        saver.allow, saver.run_facts, saver.verified = run.allow_changes, self.facts, self.resume.checkpoint
+        if self.resume.here and is_main_process():
+            adopt_wandb(self.resume.facts.get("wandb_run"))
 
     def _measure(self, temperature: float | None = None) -> float | None:
         """Held-out accuracy of the current policy; None where nothing is held out."""
@@ -231,6 +260,7 @@ class Run:
         value = self._measure()
         if value is not None:
             self.history.append((step, value))
+            self.trainer.saver.measured(value)
             self.trainer.note("heldout/accuracy", value)
             self.say(f"held-out accuracy at step {step}: {_percent(value)}")
 

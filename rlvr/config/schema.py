@@ -34,7 +34,11 @@ class RunSection:
         seed: seeds sampling, the order of prompts and random selection.
         steps: optimizer steps.
         save_steps: optimizer steps between checkpoints; 0 for the last one only.
-        resume: go on from the newest checkpoint of the run folder.
+        resume: `true` goes on from the newest good checkpoint of the run folder, `auto` does so if there is one and
+            starts anew if not, a path goes on from that checkpoint.
+        allow_changes: what may differ from the checkpoint, e.g. optimizer.learning_rate, code, packages, world_size.
+        keep_last: how many of the latest checkpoints stay; 0 for all.
+        keep_best: how many with the highest held-out accuracy stay besides, of those that `evaluation.every` measures.
         overwrite: remove an existing run folder first.
     """
 
@@ -44,12 +48,18 @@ class RunSection:
     seed: int = 0
     steps: int = 100
     save_steps: int = 0
-    resume: bool = False
+    resume: bool | str = False
+    allow_changes: list[str] = field(default_factory=list)
+    keep_last: int = 2
+    keep_best: int = 1
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         at_least("run", {"steps": self.steps}, 1)
         at_least("run", {"save_steps": self.save_steps, "seed": self.seed}, 0)
+        at_least("run", {"keep_last": self.keep_last, "keep_best": self.keep_best}, 0)
+        if not isinstance(self.resume, bool) and not (isinstance(self.resume, str) and self.resume):
+            raise UserError(f"run.resume is {self.resume!r}; expected true, false, auto or the path of a checkpoint")
         if self.resume and self.overwrite:
             raise UserError("run.resume and run.overwrite are both true; one keeps the run folder, one removes it")
 

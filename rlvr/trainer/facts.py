@@ -11,6 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import rlvr
+from rlvr.checkpoints.choosing import check_compatible
+from rlvr.checkpoints.manifest import read_manifest
+
+METRIC = "heldout_accuracy"
+"""The fact that says how good a checkpoint is."""
+
+OPTIONAL = ("settings", "config")
+"""Facts that a run from a configuration and one from a library tell differently; compared where both have them."""
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate")
 """Packages whose version decides what a step computes."""
@@ -106,3 +114,31 @@ def wandb_run() -> str | None:
     module = sys.modules.get("wandb")
     found = None if module is None else getattr(module, "run", None)
     return None if found is None else str(found.id)
+
+
+def damaged(checkpoint: Path, problems: list[str]) -> str:
+    """One line about a checkpoint whose files are not as they were committed."""
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{checkpoint} is damaged ({problems[0]}{more}); go on from another checkpoint, or start anew"
+
+
+def covered(name: str, allow: Iterable[str]) -> bool:
+    """Whether a name is allowed, by itself or with the section it belongs to."""
+    return any(f"{name}.".startswith(f"{part}.") for part in allow)
+
+
+def check_facts(checkpoint: Path, now: Mapping[str, Any], allow: Iterable[str]) -> None:
+    """Refuse a checkpoint of another run; the settings of a configuration are compared in `rlvr/resume.py`.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    then = read_manifest(checkpoint).facts
+    compared = {name: value for name, value in now.items() if name in then or name not in OPTIONAL}
+    settings = [*compared.pop("config", {}), *then.get("config", {})]
+    of_facts = [
+        name
+        for name in allow  # `data` is both a fact and a section
+        if name.split(".")[0] in compared or not any(covered(setting, [name]) for setting in settings)
+    ]
+    check_compatible(checkpoint, compared, of_facts)

@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from rlvr.checkpoints.choosing import check_compatible
 from rlvr.checkpoints.layout import checkpoint_name, committed
 from rlvr.checkpoints.manifest import Manifest, read_manifest, verify
 from rlvr.checkpoints.retention import prune
@@ -21,18 +20,11 @@ from rlvr.checkpoints.staging import commit, staged
 from rlvr.errors import UserError
 from rlvr.launch.status import Disagreement
 from rlvr.trainer import state
-from rlvr.trainer.facts import facts_of, library_settings, wandb_run
+from rlvr.trainer.facts import METRIC, check_facts, damaged, facts_of, library_settings, wandb_run
 from rlvr.trainer.saved_files import engine_of, expected, first_not_finite, state_bytes
 from rlvr.trainer.together import everywhere, from_lead, is_lead, together
 
 LOG = logging.getLogger("rlvr")
-
-METRIC = "heldout_accuracy"
-"""The fact that says how good a checkpoint is."""
-
-ONLY_RECORDED = (METRIC, "wandb_run")
-OPTIONAL = ("settings", "config")
-"""Facts that a run from a configuration and one from a library tell differently; compared where both have them."""
 
 
 class Saver:
@@ -184,25 +176,6 @@ class Saver:
         manifest = read_manifest(checkpoint)
         check_facts(checkpoint, self.facts(), self.allow)
         return manifest
-
-
-def damaged(checkpoint: Path, problems: list[str]) -> str:
-    """One line about a checkpoint whose files are not as they were committed."""
-    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-    return f"{checkpoint} is damaged ({problems[0]}{more}); go on from another checkpoint, or start anew"
-
-
-def check_facts(checkpoint: Path, now: dict[str, Any], allow: list[str]) -> None:
-    """Refuse a checkpoint of another run, settings aside that `rlvr/resume.py` compares one by one.
-
-    Raises:
-        UserError: naming every difference.
-    """
-    then = read_manifest(checkpoint).facts
-    compared = {name: now[name] for name in now if name not in ONLY_RECORDED and (name in then or name not in OPTIONAL)}
-    settings = compared.pop("config", None)
-    known = {} if settings is None else {**settings, **then["config"]}
-    check_compatible(checkpoint, compared, [name for name in allow if name not in known])
 
 
 class _Continue(TrainerCallback):

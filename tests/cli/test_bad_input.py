@@ -158,7 +158,7 @@ def test_a_full_disk_is_refused_with_what_is_needed(
     monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     said = refused(f"model.path={model}")
     assert f"{tmp_path} has 64 MiB free, but the run needs about 65 MiB for its checkpoints" in said
-    assert "set run.dir to a larger disk, raise run.save_steps, or set trl.save_total_limit=1" in said
+    assert "set run.dir to a larger disk, raise run.save_steps, or set run.keep_last=1" in said
     assert asked == [tmp_path], "the nearest folder that is there"
 
 

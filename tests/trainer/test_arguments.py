@@ -70,7 +70,8 @@ def test_the_key_to_use_is_a_key() -> None:
         ({"zzzz": 1}, "trl.zzzz is not a field of TRL's GRPOConfig; see trl.GRPOConfig"),
         ({"use_vllm": True}, "trl.use_vllm is not taken here: rollouts.backend"),
         ({"adam_beta1": "x"}, "trl.adam_beta1 is 'x'; expected a number"),
-        ({"save_total_limit": 1.5}, "trl.save_total_limit is 1.5; expected a whole number"),
+        ({"save_total_limit": 2}, "trl.save_total_limit is not taken here: run.keep_last"),
+        ({"dataloader_num_workers": 1.5}, "trl.dataloader_num_workers is 1.5; expected a whole number"),
     ],
 )
 def test_what_trl_does_not_have_or_take_is_refused(given: dict, message: str) -> None:
