@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `rlvr` sets it; read when torch loads its threads
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as `rlvr` sets it; read when torch loads its threads
 
 import torch
 from hypothesis import settings
