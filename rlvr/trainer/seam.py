@@ -24,6 +24,7 @@ from rlvr.trainer.arguments import check_model, default_arguments, own_arguments
 from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
+from rlvr.trainer.faults import Faults
 from rlvr.trainer.forward import Tokens, compacted_head, token_logps
 from rlvr.trainer.label_free import check_rewards, meaningless_metrics
 from rlvr.trainer.loss import cut_slice, slice_loss
@@ -115,6 +116,7 @@ class RLVRTrainer(GRPOTrainer):
         self.step_stats = StepStats()
         self.resumed: state.Resumed | None = None
         self.saver = Saver(self)
+        self.faults = Faults(self)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -233,19 +235,21 @@ class RLVRTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Slice) -> Tensor:
         """The loss of one slice, through the model it was given: a dummy row too has to pass DDP's and ZeRO's hooks."""
-        logps, entropies, loss_entropies = self._loss_numbers(model, inputs)
-        loss, sums = slice_loss(
-            inputs, logps, entropies, self.algorithm, self.ranks, self.args.seed, self.state.global_step, loss_entropies
-        )
+        loss, sums = self.faults.loss(model, inputs)
         self.step_stats.add(sums)
         return loss
+
+    def _loss_of(self, part: Slice, logps: Tensor, entropies: Tensor | None, terms: Tensor | None) -> Any:
+        seed, step = self.args.seed, self.state.global_step
+        return slice_loss(part, logps, entropies, self.algorithm, self.ranks, seed, step, terms)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Tensor:
         """A slice; after the last one of a step, its metrics are reduced over ranks."""
         with self.phase("train"):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if self._step % self.sizes.slices_per_step == 0:
-            self._close_step()
+            if self._step % self.sizes.slices_per_step == 0:
+                self.faults.close_step()
+                self._close_step()
         return loss
 
     def _close_step(self) -> None:
@@ -268,6 +272,7 @@ class RLVRTrainer(GRPOTrainer):
             self.state.epoch = self.stream.epoch
             logs["rollout_step"] = self.rollouts_made
             logs["selection/empty_steps"] = self.empty_steps
+            logs["faults/skipped_steps"] = self.faults.count
             logs.update({f"seconds/{name}": spent for name, spent in self.phase_seconds.items()})
             self.phase_seconds.clear()
         state.correct_speeds(self, logs)
