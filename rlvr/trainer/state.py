@@ -99,8 +99,10 @@ def load(trainer: Any, folder: Path, same_ranks: bool = True) -> None:
             f"{folder} has no {path.name}; expected a checkpoint written by this trainer on the same number of "
             "processes: resume from another checkpoint, or start anew"
         )
+    # A CPU with a number, which a rank has, is no place that torch restores to.
+    device = "cpu" if trainer.args.device.type == "cpu" else trainer.args.device
     with torch.serialization.safe_globals(STORED):
-        stored = torch.load(path, map_location=trainer.args.device, weights_only=True)
+        stored = torch.load(path, map_location=device, weights_only=True)
     _check_sizes(
         stored["sizes"], dataclasses.asdict(trainer.sizes), () if same_ranks else ("ranks", "micro_batch_rows")
     )
