@@ -96,8 +96,16 @@ def _config(arguments: argparse.Namespace) -> Any:
 
 def _train(arguments: argparse.Namespace) -> int:
     from rlvr.launch.start import train_or_launch
+    from rlvr.launch.status import PREEMPTED
+    from rlvr.preemption import Preempted, caught
 
-    return train_or_launch(lambda: _config(arguments))
+    try:
+        with caught():
+            return train_or_launch(lambda: _config(arguments))
+    except Preempted as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"rlvr: {stopped.message}", file=sys.stderr)
+        return PREEMPTED
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -166,7 +174,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 2 for an error that the user can mend."""
+    """Run a command; returns the exit code: 0 done, 2 for an error that the user can mend, 75 to be resumed."""
     arguments = _arguments(argv)
     # OpenMP's threads spin while they wait for one another, by default so long that on a shared machine they take the
     # core from the thread that all wait for: ten times slower. Without spinning every small operation pays for a wake-up:

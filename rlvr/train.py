@@ -1,11 +1,10 @@
 """A run: from its configuration to a trained policy and the folder that holds everything about it."""
 
 import dataclasses
-import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rlvr.data.base import Problem
 from rlvr.errors import UserError
 from rlvr.launch.agreement import zero_stage
 from rlvr.launch.process_group import wait
+from rlvr.preemption import Notice, caught
 from rlvr.preflight import (
     check_launch,
     check_space,
@@ -34,9 +34,8 @@ from rlvr.preflight import (
 from rlvr.resume import AUTO, checkpoint_to_resume, shaping
 from rlvr.rollouts.stream import PromptStream
 from rlvr.run_folder import RunFolder, heldout_history
+from rlvr.run_log import LOG, log_to
 from rlvr.trainer.together import from_lead
-
-LOG = logging.getLogger("rlvr")
 
 
 def is_main_process() -> bool:
@@ -68,46 +67,29 @@ def name_run(config: RunConfig, ranks: int) -> None:
         config.run.name = "-".join([*what, f"{datetime.now():%Y%m%d-%H%M%S}"])
 
 
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Libraries speak into `log.txt` for the time being; the terminal is for the run."""
-    from transformers.utils import logging as transformers_logging
-
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
 class Run:
     """One training run.
 
     Args:
         config: the resolved configuration.
         console: where people read.
+        notice: whether this process was asked to end; None for one that nobody asks.
 
     Raises:
         UserError: for anything that does not fit, before a file is written.
     """
 
-    def __init__(self, config: RunConfig, console: Console) -> None:
+    def __init__(self, config: RunConfig, console: Console, notice: Notice | None = None) -> None:
         from rlvr.rewards.accuracy import grading_policy
         from rlvr.rewards.preflight import preflight
         from rlvr.trainer.algorithm import Algorithm
         from rlvr.trainer.arguments import trl_arguments
         from rlvr.trainer.batch import launched_ranks
+        from rlvr.trainer.preemption import Preemption
 
         check_launch(config)
         check_tracking(config)
-        self.config, self.console = config, console
+        self.config, self.console, self.preemption = config, console, Preemption(notice or Notice())
         self.ranks = launched_ranks()
         self.sizes = run_sizes(config, self.ranks)
         self.algorithm = Algorithm(config.advantage, config.selection, config.objective)
@@ -145,6 +127,9 @@ class Run:
         LOG.info(text)
         self.console.print(text, style=style, highlight=False, soft_wrap=True)
 
+    def _warn(self, text: str) -> None:
+        self.say(f"warning: {text}", style="yellow")
+
     def execute(self) -> dict[str, Any]:
         """Train, evaluate before and after, and write the folder; returns the summary."""
         wait()  # nobody still looks at a folder that is about to be replaced
@@ -155,7 +140,7 @@ class Run:
             once = dataclasses.replace(self.config.run, allow_changes=[])
             write_config(dataclasses.replace(self.config, run=once), self.folder.config)
         wait()
-        with _log_to(self.folder.log) if is_main_process() else nullcontext():
+        with log_to(self.folder.log) if is_main_process() else nullcontext():
             with collector_rests():
                 self.trainer = self._trainer_or_nothing()
             return self._execute()
@@ -175,14 +160,17 @@ class Run:
     def _execute(self) -> dict[str, Any]:
         for note in self.notes:
             self.say(note)
+        self.preemption.leave()
         before = self._measure(), self._measure(temperature=0.0)
         if self.resume.checkpoint is not None:
             self.say(f"going on from {self.resume.checkpoint}")
         if self.heldout:
             self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
+        self.preemption.leave()
         started = time.perf_counter()
         self.trainer.train(resume_from_checkpoint=str(self.resume.checkpoint) if self.resume.checkpoint else None)
         seconds = time.perf_counter() - started
+        self.preemption.leave()
         after = self._measure(), self._measure(temperature=0.0)
         summary = {
             "accuracy_before": before[0], "accuracy_after": after[0], "greedy_before": before[1],
@@ -208,9 +196,10 @@ class Run:
         config = self.config
         callbacks: list[Any] = [MetricsFile(self.folder.metrics)]
         callbacks.append(ProgressLine(config.logging.progress, self.console, self.say))
-        callbacks.append(Alarms(lambda text: self.say(f"warning: {text}", style="yellow")))
+        callbacks.append(Alarms(self._warn))
         if config.evaluation.every:
             callbacks.append(HeldOut(config.evaluation.every, self._measure_and_report))
+        callbacks.append(self.preemption)  # last: a signal may come while the others work
         rewards = [RewardFunction(name, reward) for name, reward in config.reward.items()]
         record = config.rollouts.record
         recorder = Recorder(self.folder.rollouts, record.every, record.max_completions, rewards)
@@ -226,6 +215,7 @@ class Run:
         # TRL's card would call the policy a fine-tuned version of None; `config.yaml` and `report.html` say what it is.
         trainer.create_model_card = lambda **_: None
         self._set_saver(trainer.saver)
+        trainer.faults.folder, trainer.faults.warn = self.folder.path / "faults", self._warn
         if trainer.stream.duplicates:
             self.say(f"{trainer.stream.duplicates} duplicate prompts dropped")
         return trainer
@@ -257,7 +247,8 @@ class Run:
         return accuracy(answers)
 
     def _measure_and_report(self, step: int) -> None:
-        value = self._measure()
+        # A run that is asked to end has no time for it.
+        value = None if self.preemption.agreed() else self._measure()
         if value is not None:
             self.history.append((step, value))
             self.trainer.saver.measured(value)
@@ -290,7 +281,9 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
 
     Raises:
         UserError: for anything that does not fit, before a file is written.
+        Preempted: if the run was asked to end before its last step; a `SystemExit` with code 75.
     """
-    with collector_rests():
-        run = Run(config, console or Console())
-    return run.execute()
+    with caught() as notice:
+        with collector_rests():
+            run = Run(config, console or Console(), notice)
+        return run.execute()
