@@ -17,6 +17,12 @@ HEAD_BUFFER_COLUMNS = 32768
 CHARACTERS_PER_TOKEN = 2
 """A cautious guess where nobody gives a prompt's length: real tokenizers need fewer tokens."""
 
+MASTER_BYTES = 4
+"""DeepSpeed updates a float32 copy of its share of the weights, with moments in float32, whatever the model."""
+
+DEFAULT_BUCKET = 500_000_000
+"""Elements, where DeepSpeed's `reduce_bucket_size` is not set."""
+
 ACTIVATIONS_PER_LAYER = 34
 """Bytes per token, layer and hidden unit that 16-bit activations take (Korthikanti et al., arXiv 2205.05198, eq. 2,
 without the attention scores, which flash attention does not store); twice that in float32."""
@@ -60,11 +66,14 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
         sizes: the batch algebra.
         prompt_tokens: length of a prompt, tokens.
     """
-    width = BYTES[config.model.dtype]
     stage = _zero_stage(config)
+    half = stage > 0 and _is_half(config)
+    width = 2 if half else BYTES[config.model.dtype]
     shared = {level: sizes.ranks if stage >= level else 1 for level in (1, 2, 3)}
     lora = config.model.lora
-    trained = shape.trained(lora) * (ADAPTER_BYTES if lora.rank else width)
+    weights = shape.trained(lora)
+    trained = weights * (2 if half else ADAPTER_BYTES if lora.rank else width)
+    master = weights * MASTER_BYTES / shared[1] if stage else 0.0
     base = shape.parameters * width / shared[3]
     length = prompt_tokens + config.rollouts.max_completion_length
     tokens = sizes.micro_batch_rows * length
@@ -75,7 +84,8 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
     return {
         "weights": base + (trained / shared[3] if lora.rank else 0.0),
         "gradients": trained / shared[2],
-        "optimizer (Adam, two moments)": trained * 2 / shared[1],
+        "optimizer (Adam, two moments)": 2 * master if stage else 2.0 * trained,
+        **({"master weights and buckets of DeepSpeed": master + _buckets(shape, config, width)} if stage else {}),
         "reference model": base if config.objective.beta > 0 and not lora.rank else 0.0,
         "activations of a slice": activations,
         **_head_memory(shape, config, sizes),
@@ -97,6 +107,20 @@ def _head_memory(shape: ModelShape, config: RunConfig, sizes: BatchSizes) -> dic
         each = config.selection.kept_count(each)
     kept = sizes.micro_batch_rows * each
     return {**head, "logits of a slice and their gradient": 2 * kept * shape.vocabulary * width}
+
+
+def _is_half(config: RunConfig) -> bool:
+    """Whether DeepSpeed casts the model to bfloat16: as its configuration says, `auto` for as on a GPU."""
+    enabled = (config.deepspeed.get("bf16") or {}).get("enabled", False)
+    return config.model.autocast if enabled == "auto" else bool(enabled)
+
+
+def _buckets(shape: ModelShape, config: RunConfig, width: int) -> float:
+    """Bytes in which gradients are collected before they are reduced; two buckets where reducing overlaps."""
+    zero = config.deepspeed["zero_optimization"]
+    size = zero.get("reduce_bucket_size", DEFAULT_BUCKET)
+    elements = shape.hidden**2 if size == "auto" else int(size)
+    return float(min(elements, shape.parameters) * width * (2 if zero.get("overlap_comm") else 1))
 
 
 def _zero_stage(config: RunConfig) -> int:

@@ -99,6 +99,19 @@ def test_zero_divides_what_its_stage_shares(stage: int, divided: tuple[int, int,
     assert parts["gradients"] == 4000 / gradients
     assert parts["optimizer (Adam, two moments)"] == 8000 / optimizer
     assert parts["key-value cache while sampling"] == 2 * 16 * 2 * 4 * 2 * 4, "a rank has 2 of 8 rows"
+    # A float32 copy of the share, and a bucket of all 1000 gradients: fewer than the 5e8 that fit.
+    master = "master weights and buckets of DeepSpeed"
+    assert parts.get(master) == (4000 / optimizer + 4000 if stage else None)
+
+
+def test_deepspeed_in_bfloat16_keeps_what_it_updates_in_float32() -> None:
+    stage2 = ["optimizer.micro_batch_rows=1", "deepspeed.zero_optimization.stage=2", "deepspeed.bf16.enabled=true"]
+    buckets = ["deepspeed.zero_optimization.reduce_bucket_size=100", "deepspeed.zero_optimization.overlap_comm=true"]
+    parts = memory(*stage2, *buckets, ranks=4)
+    assert parts["weights"] == 1000 * 2
+    assert parts["gradients"] == 1000 * 2 / 4
+    assert parts["optimizer (Adam, two moments)"] == 1000 * 8 / 4
+    assert parts["master weights and buckets of DeepSpeed"] == 1000 * 4 / 4 + 100 * 2 * 2, "two buckets of 100"
 
 
 def test_a_stage_that_deepspeed_does_not_have_is_refused() -> None:
