@@ -135,6 +135,7 @@ class BatchedSampler:
                     input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device),
                     do_sample=False, max_new_tokens=steps, pad_token_id=self.pad, eos_token_id=sorted(self.ends),
                     logits_processor=LogitsProcessorList([chooser]), stopping_criteria=StoppingCriteriaList([stopper]),
+                    synced_gpus=False,  # under ZeRO-3 the weights are gathered; ranks that are done would be waited for
                 )  # fmt: skip
         finally:
             bare.generation_config = own
