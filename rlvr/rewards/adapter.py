@@ -1,8 +1,12 @@
 """A reward as the trainer calls it: with TRL's keywords in, a float or None per completion out."""
 
+import functools
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlvr.errors import UserError
 from rlvr.rewards.base import Reward, Scored
 from rlvr.rewards.watch import verifier_metrics
 
@@ -18,6 +22,50 @@ def graders(functions: Sequence[Any]) -> list[Any]:
     Its reward's `verdicts` are one a completion of that batch.
     """
     return [function for function in functions if getattr(getattr(function, "reward", None), "verdicts", None)][:1]
+
+
+def check_finite(name: str, values: Sequence[Any], prompt_ids: Sequence[Any] | None) -> None:
+    """Refuse a NaN or an infinity among rewards: None says that there is none, and these would go unnoticed.
+
+    Args:
+        name: of the reward.
+        values: one per completion.
+        prompt_ids: of the prompt of each completion, where the rows have them.
+
+    Raises:
+        UserError: naming the reward, the row and the value.
+    """
+    for index, value in enumerate(values):
+        if value is not None and not math.isfinite(value):
+            where = f"row {index} of this process" if prompt_ids is None else f"prompt_id {prompt_ids[index]}"
+            raise UserError(
+                f"the reward {name} gave {float(value)} to a completion of {where}; expected a finite number, or None "
+                "where there is nothing to say: mend the reward"
+            )
+
+
+def checked(name: str, function: Any) -> Any:
+    """A reward function of the library's user with `check_finite` behind it.
+
+    A `RewardFunction`, or what takes its place with a `bind` of its own, and a model stay as they are.
+    """
+    if hasattr(function, "bind") or hasattr(function, "named_parameters"):
+        return function
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+
+        async def later(*args: Any, **columns: Any) -> Any:
+            values = await function(*args, **columns)
+            check_finite(name, values, columns.get("prompt_id"))
+            return values
+
+        return functools.update_wrapper(later, function)
+
+    def now(*args: Any, **columns: Any) -> Any:
+        values = function(*args, **columns)
+        check_finite(name, values, columns.get("prompt_id"))
+        return values
+
+    return functools.update_wrapper(now, function)
 
 
 class RewardFunction:
@@ -46,9 +94,14 @@ class RewardFunction:
         completion_ids: list[list[int]],
         gold: Sequence[str | Sequence[str]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
+        prompt_id: Sequence[Any] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """The rewards of this rank's completions, before their weight; logs what the verdicts say."""
+        """The rewards of this rank's completions, before their weight; logs what the verdicts say.
+
+        Raises:
+            UserError: for a reward that is not a finite number.
+        """
         batch = Scored(
             completions=[completion_text(completion) for completion in completions],
             golds=gold if gold is not None else [""] * len(completions),
@@ -58,6 +111,7 @@ class RewardFunction:
             group_size=self._group_size,
         )
         values = self.reward(batch)
+        check_finite(self.__name__, values, prompt_id)
         verdicts = getattr(self.reward, "verdicts", None)
         if verdicts and log_metric is not None:
             for key, value in verifier_metrics(verdicts).items():

@@ -16,6 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from rlvr.maths.rollouts import Rollouts
+from rlvr.rewards.adapter import checked
 from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.rollouts.stream import PromptStream
 from rlvr.trainer import state
@@ -64,6 +65,8 @@ class RLVRTrainer(GRPOTrainer):
         UserError: for sizes that do not divide, fields that the algorithm owns, and unsupported features.
     """
 
+    reward_funcs: list[Any]
+
     def __init__(
         self,
         model: Any,
@@ -88,8 +91,8 @@ class RLVRTrainer(GRPOTrainer):
         check_rewards(reward_funcs, self.algorithm)
         self.stream = PromptStream(list(train_dataset or []), args.seed)
         own_arguments(args, self.algorithm, self.sizes, len(self.stream.rows))
-        placeholder = Dataset.from_list([{"prompt": ""}])
-        super().__init__(model, reward_funcs, args=args, train_dataset=placeholder, **kwargs)
+        super().__init__(model, reward_funcs, args=args, train_dataset=Dataset.from_list([{"prompt": ""}]), **kwargs)
+        self.reward_funcs = list(map(checked, self.reward_func_names, self.reward_funcs))
         check_model(self.model)
         self.ranks = Ranks.current()
         self.rounds = rounds_of(dynamic, self.sizes, self.ranks, self.algorithm)
