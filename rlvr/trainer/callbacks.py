@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from rlvr.launch.agreement import check_engine
+
 SHOWN = (
     ("reward", "reward", "{:.3f}"),
     ("accuracy", "accuracy", "{:.3f}"),
@@ -212,3 +214,19 @@ class HeldOut(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
             self.measure(state.global_step)
+
+
+class EngineCheck(TrainerCallback):
+    """Stops a run whose engine is not the one that was asked for, on every rank and before the first step.
+
+    Args:
+        engine: gives the trainer's wrapped model, once it is built.
+        stage: of ZeRO; None for no DeepSpeed.
+        ranks: processes of the run.
+    """
+
+    def __init__(self, engine: Callable[[], Any], stage: int | None, ranks: int) -> None:
+        self.engine, self.stage, self.ranks = engine, stage, ranks
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_engine(self.engine(), self.stage, self.ranks)

@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
+from rlvr.launch.agreement import Disagreement
 from rlvr.trainer.batch import Ranks
-from rlvr.trainer.callbacks import PATIENCE, Alarms, HeldOut, MetricsFile, ProgressLine
+from rlvr.trainer.callbacks import PATIENCE, Alarms, EngineCheck, HeldOut, MetricsFile, ProgressLine
 from rlvr.trainer.stats import StepStats
 from tests.ranks import run_ranks
 
@@ -189,3 +190,12 @@ def test_means_are_over_all_ranks() -> None:
         return stats.reduce(Ranks(rank, 2, dist.group.WORLD), {"clipped": 4.0})
 
     assert run_ranks(2, on_rank) == [{"kl": 1.25, "clipped": 0.25}] * 2
+
+
+def test_an_engine_that_nobody_asked_for_stops_the_run() -> None:
+    model = torch.nn.Linear(1, 1)
+    EngineCheck(lambda: model, None, 1).on_train_begin(None, None, None)
+    with pytest.raises(Disagreement, match="engine"):
+        EngineCheck(lambda: model, 2, 1).on_train_begin(None, None, None)
+    with pytest.raises(Disagreement, match="DistributedDataParallel"):
+        EngineCheck(lambda: model, None, 2).on_train_begin(None, None, None)
