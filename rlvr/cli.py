@@ -1,6 +1,8 @@
 """The command line. Errors a user can mend are one line and exit code 2."""
 
 import argparse
+import atexit
+import gc
 import importlib.metadata
 import logging
 import os
@@ -175,6 +177,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 for an error that the user can mend, 75 to be resumed."""
+    # Python would look for cycles among half a million objects before it ends: seconds that a scheduler may not give.
+    atexit.register(gc.freeze)
     arguments = _arguments(argv)
     # OpenMP's threads spin while they wait for one another, by default so long that on a shared machine they take the
     # core from the thread that all wait for: ten times slower. Without spinning every small operation pays for a wake-up:

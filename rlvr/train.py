@@ -192,6 +192,7 @@ class Run:
         from rlvr.trainer.callbacks import Alarms, HeldOut, MetricsFile, ProgressLine
         from rlvr.trainer.record import Recorder
         from rlvr.trainer.seam import RLVRTrainer
+        from rlvr.trainer.watchdog import watch
 
         config = self.config
         callbacks: list[Any] = [MetricsFile(self.folder.metrics)]
@@ -216,6 +217,8 @@ class Run:
         trainer.create_model_card = lambda **_: None
         self._set_saver(trainer.saver)
         trainer.faults.folder, trainer.faults.warn = self.folder.path / "faults", self._warn
+        if self.ranks > 1:
+            watch(trainer, self.folder.path / "stacks", config.launch.timeout_seconds)
         if trainer.stream.duplicates:
             self.say(f"{trainer.stream.duplicates} duplicate prompts dropped")
         return trainer

@@ -120,14 +120,17 @@ class RLVRTrainer(GRPOTrainer):
         self.resumed: state.Resumed | None = None
         self.saver = Saver(self)
         self.faults = Faults(self)
+        self.at_border: Callable[[str], None] = lambda _: None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the seconds spent inside to a phase of the step, and take them from the phase around it."""
         start, nested = time.perf_counter(), sum(self.phase_seconds.values())
+        self.at_border(name)
         try:
             yield
         finally:
+            self.at_border(name)
             inner = sum(self.phase_seconds.values()) - nested
             spent = time.perf_counter() - start - inner
             self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + spent
@@ -283,7 +286,8 @@ class RLVRTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's checkpoint, and what else shapes the future, put in place as a whole."""
-        self.saver.save(partial(super()._save_checkpoint, model, trial))
+        with self.phase("save"):
+            self.saver.save(partial(super()._save_checkpoint, model, trial))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         load = partial(super()._load_optimizer_and_scheduler, checkpoint)
