@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_parsers(commands)
     report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
+    export = commands.add_parser(
+        "export", help="write the policy of a checkpoint as a folder that from_pretrained loads",
+        description="Verify a checkpoint and write its policy: weights in one piece, configuration, tokenizer.",
+    )  # fmt: skip
+    export.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder for its newest whole one")
+    export.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
     doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
     doctor.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are written")
     return parser
@@ -148,6 +154,13 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from rlvr.export import run
+
+    run(arguments.checkpoint, arguments.out)
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from rlvr.doctor import examine
 
@@ -157,8 +170,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "doctor": _doctor,
-    **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
+    "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "export": _export,
+    "doctor": _doctor, **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
 }  # fmt: skip
 
 
