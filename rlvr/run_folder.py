@@ -4,16 +4,41 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlvr.checkpoints.space import free_bytes
+from rlvr.checkpoints.staging import disk_reason
 from rlvr.errors import UserError
 
 
 def nearest_existing(path: Path) -> Path:
     """The path itself, or the nearest folder above it that exists."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if os.path.exists(place))
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """What the disk refuses while a run writes its folder, in one line: rows, records, the log, the report.
+
+    Raises:
+        UserError: instead of an error that tells of a disk.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = disk_reason(error)
+        if reason is None:
+            raise
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"{path} could not be written to ({said}, {free_bytes(path) >> 20:,} MiB free); make room, or look at "
+            "quotas, permissions and `ulimit -f`, then go on with run.resume=true"
+        ) from error
 
 
 def heldout_history(metrics: Path, until: int) -> list[tuple[int, float]]:

@@ -33,7 +33,7 @@ from rlvr.preflight import (
 )
 from rlvr.resume import AUTO, checkpoint_to_resume, shaping
 from rlvr.rollouts.stream import PromptStream
-from rlvr.run_folder import RunFolder, heldout_history
+from rlvr.run_folder import RunFolder, full_disk, heldout_history
 from rlvr.run_log import LOG, log_to
 from rlvr.trainer.together import from_lead
 
@@ -143,7 +143,8 @@ class Run:
         with log_to(self.folder.log) if is_main_process() else nullcontext():
             with collector_rests():
                 self.trainer = self._trainer_or_nothing()
-            return self._execute()
+            with full_disk(self.folder.path):
+                return self._execute()
 
     def _trainer_or_nothing(self) -> Any:
         """The trainer; where it cannot be had, the folder that was made for it goes again."""

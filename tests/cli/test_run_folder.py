@@ -1,12 +1,14 @@
 """A run folder is made, kept, continued or replaced, and never by accident."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.run_folder import RunFolder
+from rlvr.run_folder import RunFolder, full_disk
 
 
 @pytest.fixture
@@ -87,3 +89,17 @@ def test_the_summary_is_written_whole(used: RunFolder) -> None:
         used.write_summary({"steps": object()})
     assert json.loads(used.summary.read_text()) == {"steps": 3}
     assert sorted(path.name for path in used.path.iterdir()) == ["config.yaml", "metrics.jsonl", "summary.json"]
+
+
+def test_what_the_disk_refuses_is_one_line_and_other_errors_pass(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            UserError, match=r"could not be written to \(\[Errno 28\] No space left.* go on with run\.resume"
+        ),
+        full_disk(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for other in (ValueError("a mistake"), UserError("mend this"), OSError(errno.ENOENT, "no such file")):
+        with pytest.raises(type(other)) as raised, full_disk(tmp_path):
+            raise other
+        assert raised.value is other
