@@ -188,9 +188,10 @@ class Run:
     def _trainer(self) -> Any:
         from transformers import PrinterCallback
 
+        from rlvr.launch.agreement import zero_stage
         from rlvr.rewards.adapter import RewardFunction
         from rlvr.trainer.arguments import lora_config
-        from rlvr.trainer.callbacks import Alarms, HeldOut, MetricsFile, ProgressLine
+        from rlvr.trainer.callbacks import Alarms, EngineCheck, HeldOut, MetricsFile, ProgressLine
         from rlvr.trainer.record import Recorder
         from rlvr.trainer.seam import RLVRTrainer
         from rlvr.trainer.watchdog import watch
@@ -214,6 +215,7 @@ class Run:
             processing_class=self.tokenizer, callbacks=callbacks, peft_config=lora_config(config),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(EngineCheck(lambda: trainer.model_wrapped, zero_stage(config.deepspeed), self.ranks))
         # TRL's card would call the policy a fine-tuned version of None; `config.yaml` and `report.html` say what it is.
         trainer.create_model_card = lambda **_: None
         self._set_saver(trainer.saver)
