@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -77,6 +78,7 @@ def _fork(rank: int, ranks: int, port: int, folder: Path, overrides: Sequence[st
         said = os.open(folder / f"rank_{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, 1)
         os.dup2(said, 2)
+        sys.stdout = sys.stderr = open(said, "w", buffering=1)  # noqa: SIM115  as long as the process lives
         os.setpgid(0, 0)  # with its graders, to be ended with them
         code = _run(rank, ranks, port, overrides, hook)
     except BaseException:

@@ -5,12 +5,15 @@ One case of a class; with RLVR_SOAK=1 every step, every operation on files and r
 
 import os
 import random
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlvr.checkpoints.layout import files_in
+from rlvr.trainer.saving import Saver
 from tests.resume.runs import (
     ENGINES,
     EVERY,
@@ -96,6 +99,30 @@ def test_killed_at_an_operation_of_a_save(engine: str, whole: Outcome, tmp_path:
             names = {name.split("/")[0] for name in files_in(checkpoints)}
             assert names == {f"checkpoint-{step}" for step in (3, 6, 8)}, "nothing of the killed save is left"
             shutil.rmtree(folder)  # hundreds of them in a soak
+
+
+def test_a_full_disk_ends_with_exit_code_2_and_the_last_checkpoint_stays(
+    engine: str, whole: Outcome, tmp_path: Path
+) -> None:
+    run(engine, tmp_path, hook=at_step(EVERY + 2))
+
+    def full(rank: int) -> None:
+        look = Saver._check_finite
+
+        def then_full(saver: Saver, *args: Any) -> None:
+            look(saver, *args)  # no file above 100 KiB from here on: rows of the log fit, weights do not
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, resource.RLIM_INFINITY))
+
+        Saver._check_finite = then_full  # type: ignore[method-assign]
+
+    codes = run(engine, tmp_path, "run.resume=auto", hook=full)
+    assert 2 in codes
+    assert 0 not in codes
+    said = [line for line in log(tmp_path).splitlines() if line.startswith("rlvr: ")]
+    assert any(line.startswith("rlvr: checkpoint-6 could not be written to ") for line in said), log(tmp_path)
+    assert any("checkpoint-3 was not touched" in line for line in said)
+    assert check_whole(tmp_path) == EVERY
+    go_on(engine, tmp_path, whole)
 
 
 @pytest.mark.skipif(not SOAK, reason="random times: with RLVR_SOAK=1")
