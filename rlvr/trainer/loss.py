@@ -26,9 +26,9 @@ def cut_slice(batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_polic
     """
     device = batch.kept.device
     divisor, kl_divisor = batch.policy_divisors[step][index], batch.kl_divisors[step]
-    rows = batch.plan[step][index]
+    rows, checks = batch.plan[step][index], on_policy and batch.scores.recorded
     if not rows:
-        return _dummy_slice(device, divisor, kl_divisor)
+        return _dummy_slice(device, divisor, kl_divisor, checks)
     at = torch.tensor(rows, device=device)
     projected = batch.projected(at) if sparse else batch.projected(at) | batch.loss_mask[at]
     columns = max(1, int(last_true(projected).max()))
@@ -52,17 +52,18 @@ def cut_slice(batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_polic
         row_kl_tokens=batch.kl_mask[at].sum(dim=1).clamp(min=1),
         divisor=divisor,
         kl_divisor=kl_divisor,
-        recorded_entropies=cut(scores.entropies) if on_policy and scores.recorded else None,
+        recorded_entropies=cut(scores.entropies) if checks else None,
     )
 
 
-def _dummy_slice(device: torch.device, divisor: float, kl_divisor: float) -> Slice:
+def _dummy_slice(device: torch.device, divisor: float, kl_divisor: float, checks: bool = False) -> Slice:
+    """A row of two tokens and no loss; it names the same metrics as any other, which all ranks reduce together."""
     tokens = Tokens.dummy(device)
     nothing = torch.zeros_like(tokens.completion_ids, dtype=torch.bool)
     zeros, ones = nothing.float(), torch.ones(1, dtype=torch.int64, device=device)
     return Slice(
         tokens, True, torch.zeros_like(ones), nothing, nothing, nothing, zeros, None, zeros, None, ones, ones,
-        divisor, kl_divisor,
+        divisor, kl_divisor, zeros if checks else None,
     )  # fmt: skip
 
 

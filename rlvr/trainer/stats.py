@@ -8,7 +8,7 @@ from rlvr.trainer.batch import Ranks
 
 
 class StepStats:
-    """Collects (sum, count) pairs of a step's slices; the names must be added in the same order on every rank."""
+    """Collects (sum, count) pairs of a step's slices; every rank has to add the same names."""
 
     def __init__(self) -> None:
         self._totals: dict[str, Tensor] = {}
@@ -26,7 +26,7 @@ class StepStats:
             ranks: the processes that share the step.
             counts: denominators known for the whole step already, by metric name.
         """
-        names = list(self._totals)
+        names = sorted(self._totals)
         if not names:
             return {}
         totals = reduce_sum(torch.stack([self._totals[name] for name in names]), ranks.group).tolist()

@@ -162,3 +162,22 @@ def test_a_prompt_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
     trainer.model.config.max_position_embeddings = 40
     with pytest.raises(UserError, match="a prompt has 40 tokens, but the model reads 40 at most"):
         trainer.sample(P)
+
+
+def test_a_rank_without_rows_names_the_metrics_of_the_others(tmp_path: Path) -> None:
+    """One rank's groups are all solved: it forwards dummies only, and the means are those of the other rank."""
+
+    def mixed_once(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(place == 0) if prompt == prompts[0] else 1.0 for place, prompt in enumerate(prompts)]
+
+    def on_rank(rank: int) -> tuple[list[dict[str, float]], bool]:
+        trainer = make_trainer(tmp_path / str(rank), ranks=2, reward_funcs=[mixed_once], **ON_POLICY)
+        if rank:
+            trainer.reward_funcs = [lambda completions, **_: [1.0] * len(completions)]
+        trainer.train()
+        return history(trainer), any(rows for step in trainer.rollout.plan for rows in step)
+
+    (first, trains), (second, idles) = run_ranks(2, on_rank)
+    assert (trains, idles) == (True, False)
+    assert first == second
+    assert all(0 < row["sampling/entropy_gap"] < 1e-5 for row in first)
