@@ -40,12 +40,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tape, Result]]:
+def settings() -> dict[str, Setting]:
+    return {case: Setting.named(case) for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def alone(
+    settings: dict[str, Setting], model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Tape, Result]]:
     """By case, what one process sampled and scored, and what it made of it."""
     made, out = {}, tmp_path_factory.mktemp("alone")
     for case, learning_rate in CASES.items():
         tape = Tape()
-        made[case] = tape, train(Recording, Setting.named(case), model, out, tape, learning_rate)
+        made[case] = tape, train(Recording, settings[case], model, out, tape, learning_rate)
     return made
 
 
@@ -101,7 +108,7 @@ def test_every_named_algorithm_is_among_the_cases_and_learns(alone: dict[str, tu
 
 @pytest.mark.parametrize("stage", [None, 1, 2, 3], ids=["ddp", "zero1", "zero2", "zero3"])
 def test_two_ranks_make_the_update_of_one_process(
-    stage: int | None, alone: dict[str, tuple[Tape, Result]], model: Path, tmp_path: Path,
+    stage: int | None, settings: dict[str, Setting], alone: dict[str, tuple[Tape, Result]], model: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
@@ -110,7 +117,7 @@ def test_two_ranks_make_the_update_of_one_process(
         engine = {} if stage is None else {"deepspeed": prepared_engine(stage)}
 
         def played(case: str, kind: type[Played] = Played, **changes: Any) -> Result:
-            setting = changes.pop("setting", None) or Setting.named(case)
+            setting = changes.pop("setting", settings[case])
             return train(
                 kind, setting, model, tmp_path / str(rank), alone[case][0], CASES[case], ranks=2, **changes, **engine
             )
@@ -120,7 +127,7 @@ def test_two_ranks_make_the_update_of_one_process(
             results |= {f"{case}, dense": played(case, sparse=False) for case in DENSE}
         results["control: one rank too strong"] = played("dapo", OneRankTooStrong)
         if stage is None:
-            results["control: each for itself"] = played("dapo_top20", setting=each_for_itself())
+            results["control: each for itself"] = played("dapo_top20", setting=each_for_itself(settings["dapo_top20"]))
         return results
 
     ranks = run_ranks(2, on_rank, timeout=280)
@@ -150,8 +157,7 @@ def prepared_engine(stage: int) -> dict[str, Any]:
     return zero_config(stage)
 
 
-def each_for_itself() -> Setting:
-    """`dapo_top20` without the agreement of the ranks."""
-    setting = Setting.named("dapo_top20")
+def each_for_itself(setting: Setting) -> Setting:
+    """An algorithm without the agreement of the ranks about its tokens."""
     selection = EachForItself(**vars(setting.algorithm.selection))
     return replace(setting, algorithm=replace(setting.algorithm, selection=selection))
