@@ -194,8 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     arguments = _arguments(argv)
     # OpenMP's threads spin while they wait for one another, by default so long that on a shared machine they take the
-    # core from the thread that all wait for: ten times slower. Without spinning every small operation pays for a wake-up:
-    # 1.6 times slower on a quiet one.
+    # core from the thread that all wait for: ten times slower. Without spinning every small operation pays for a
+    # wake-up: 1.6 times slower on a quiet one.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # DeepSpeed announces at import, on every start, that it found no GPU; `rlvr` says what it runs on by itself.
