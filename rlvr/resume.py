@@ -14,7 +14,7 @@ from rlvr.config.convert import to_mapping
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.run_folder import RunFolder
-from rlvr.trainer.facts import check_facts, covered, damaged
+from rlvr.trainer.facts import check_facts, covered, damaged, losses
 
 MAY_DIFFER = (
     "run.steps", "run.save_steps", "run.resume", "run.overwrite", "run.dir", "run.name", "run.allow_changes",
@@ -101,7 +101,8 @@ def checkpoint_to_resume(config: RunConfig, folder: RunFolder, facts: Mapping[st
         raise UserError(
             f"{folder.path} has made {found.step} steps and run.steps is {config.run.steps}; set it above {found.step}"
         )
-    return Resume(found.checkpoint, found.here, found.notes, then)
+    lost = losses(then, facts, found.step)
+    return Resume(found.checkpoint, found.here, [*found.notes, *([lost] if lost else [])], then)
 
 
 def _newest(config: RunConfig, folder: RunFolder) -> Resume:

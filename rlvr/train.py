@@ -169,7 +169,7 @@ class Run:
             self.say(f"held-out accuracy before: sampled {_percent(before[0])}, greedy {_percent(before[1])}")
         self.preemption.leave()
         started = time.perf_counter()
-        self.trainer.train(resume_from_checkpoint=str(self.resume.checkpoint) if self.resume.checkpoint else None)
+        self.trainer.train(resume_from_checkpoint=self.trainer.saver.resume(self.resume.checkpoint))
         seconds = time.perf_counter() - started
         self.preemption.leave()
         after = self._measure(), self._measure(temperature=0.0)

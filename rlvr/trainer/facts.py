@@ -12,6 +12,7 @@ from typing import Any
 
 import rlvr
 from rlvr.checkpoints.choosing import check_compatible
+from rlvr.checkpoints.layout import checkpoint_name
 from rlvr.checkpoints.manifest import read_manifest
 
 METRIC = "heldout_accuracy"
@@ -141,4 +142,29 @@ def check_facts(checkpoint: Path, now: Mapping[str, Any], allow: Iterable[str]) 
         for name in allow  # `data` is both a fact and a section
         if name.split(".")[0] in compared or not any(covered(setting, [name]) for setting in settings)
     ]
+    engines = then.get("packages", {}).keys() ^ compared.get("packages", {}).keys()
+    if "engine" in of_facts:  # DeepSpeed's version says nothing of an engine without it
+        of_facts += [f"packages.{name}" for name in engines & {"deepspeed"}]
     check_compatible(checkpoint, compared, of_facts)
+
+
+def moments_go_on(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the optimizer of a checkpoint can be read as it is, from the facts of both runs."""
+    if then["engine"] != now["engine"]:
+        return False
+    return bool(now["engine"] == "torch" or then["world_size"] == now["world_size"])
+
+
+def losses(then: Mapping[str, Any], now: Mapping[str, Any], step: int) -> str | None:
+    """What a resume on other ranks loses, in one line; None where the ranks and the engine are the same."""
+    if (then["engine"], then["world_size"]) == (now["engine"], now["world_size"]):
+        return None
+    whole = moments_go_on(then, now)
+    kept, lost = (
+        ("weights, optimizer and prompts", "") if whole else ("weights and prompts", "the optimizer's moments, ")
+    )
+    return (
+        f"{checkpoint_name(step)} is of {then['world_size']} processes ({then['engine']}), this run has "
+        f"{now['world_size']} ({now['engine']}): {kept} go on; {lost}what is left of the rollout batch in use, surplus "
+        "groups and the promise of an exact resume are lost"
+    )

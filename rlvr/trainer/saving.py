@@ -19,8 +19,8 @@ from rlvr.checkpoints.space import check_space
 from rlvr.checkpoints.staging import commit, staged
 from rlvr.errors import UserError
 from rlvr.launch.status import Disagreement
-from rlvr.trainer import state
-from rlvr.trainer.facts import METRIC, check_facts, damaged, facts_of, library_settings, wandb_run
+from rlvr.trainer import reshape, state
+from rlvr.trainer.facts import METRIC, check_facts, damaged, facts_of, library_settings, moments_go_on, wandb_run
 from rlvr.trainer.saved_files import engine_of, expected, first_not_finite, state_bytes
 from rlvr.trainer.together import everywhere, from_lead, is_lead, together
 
@@ -58,7 +58,10 @@ class Saver:
         self.verified: Path | None = None
         self._accuracy: tuple[int, float] | None = None
         self._own_facts: dict[str, Any] = {}
+        trainer.adopted = None
         trainer.add_callback(_Continue(trainer))
+        callbacks = trainer.callback_handler.callbacks
+        callbacks.insert(0, callbacks.pop())  # the others are to see the step that the run goes on from
 
     def measured(self, accuracy: float) -> None:
         """Held-out accuracy of the weights as they are now."""
@@ -150,6 +153,20 @@ class Saver:
                     f"{last}; lower optimizer.learning_rate or optimizer.max_grad_norm and go on from there"
                 )
 
+    def resume(self, checkpoint: Path | None) -> str | None:
+        """What `trainer.train(resume_from_checkpoint=)` gets, so that it goes on from a checkpoint of any engine.
+
+        Where the engine cannot read it, having another number of ranks, the weights are taken here, and it gets None.
+        """
+        if checkpoint is None:
+            return None
+        then, now = from_lead(lambda: self._checked(checkpoint)).facts, self.facts()
+        reshape.check_offered(then, now, checkpoint)
+        if moments_go_on(then, now):
+            return str(checkpoint)
+        together(lambda: reshape.adopt(self.trainer, checkpoint))
+        return None
+
     def load(self, checkpoint: Path, load: Callable[[], None]) -> None:
         """Go on from a checkpoint, after a look at whether this run may; called by all ranks together.
 
@@ -165,6 +182,7 @@ class Saver:
         if lost:
             raise UserError(f"{checkpoint} has no {lost[0]}; expected a checkpoint written by this trainer: start anew")
         load()
+        reshape.apply_changes(self.trainer, manifest.facts)
         state.load(self.trainer, checkpoint, manifest.facts.get("world_size") == self.trainer.ranks.count)
 
     def _checked(self, checkpoint: Path) -> Manifest:
@@ -185,6 +203,7 @@ class _Continue(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        reshape.go_on(self.trainer)
         state.go_on(self.trainer)
 
 
