@@ -126,8 +126,9 @@ class Job:
     def _manner(self, starts: int) -> list[str]:
         """How a start treats what is in the run folder."""
         if starts == 0 and not (self.slurm and job_restarts()):
-            flags = {"resume": self.config.run.resume, "overwrite": self.config.run.overwrite}
-            return [f"run.{name}={str(value).lower()}" for name, value in flags.items()]
+            run = self.config.run
+            resume = str(run.resume).lower() if isinstance(run.resume, bool) else f"'{run.resume}'"  # auto, or a path
+            return [f"run.resume={resume}", f"run.overwrite={str(run.overwrite).lower()}"]
         if self.newest_step() is not None:
             return [RESUME]
         made = _holds_something(self.folder.path) and self.folder.config.exists()
