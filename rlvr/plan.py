@@ -86,6 +86,7 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
         "gradients": trained / shared[2],
         "optimizer (Adam, two moments)": 2 * master if stage else 2.0 * trained,
         **({"master weights and buckets of DeepSpeed": master + _buckets(shape, config, width)} if stage else {}),
+        **({"gradient buckets of DDP": trained} if sizes.ranks > 1 and not stage else {}),
         "reference model": base if config.objective.beta > 0 and not lora.rank else 0.0,
         "activations of a slice": activations,
         **_head_memory(shape, config, sizes),

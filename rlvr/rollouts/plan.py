@@ -10,17 +10,21 @@ import numpy as np
 
 from rlvr.config.algebra import divisors
 
+SLICE_TOKENS = 128
+"""What a pass costs beside its tokens, in tokens: launching its operations, adding up the gradients of all weights."""
+
 UNITS_AT_MOST = 512
 """Rows, or blocks of rows, between which the exact partition looks for cuts: its time grows with their square."""
 
 
 def plan_slices(rows: Sequence[int], lengths: Sequence[int], slices: int, most: int) -> list[list[int]]:
-    """Deal the rows that carry gradient into a fixed number of slices with as little padding as possible.
+    """Deal the rows that carry gradient into a fixed number of slices at the least cost.
 
-    A slice of n rows costs n times its longest. With the longest rows first, some best partition consists of
-    consecutive rows: of two slices that overlap in length, the one with the longest row may take its other rows from
-    the longest of both. The cuts are found by dynamic programming over (slice, row). Beyond `UNITS_AT_MOST` rows,
-    blocks of equally many consecutive rows are moved as one, which costs at most a block times the spread of lengths.
+    A slice of n rows costs n times its longest, and `SLICE_TOKENS` unless it is empty. With the longest rows first,
+    some best partition consists of consecutive rows: of two slices that overlap in length, the one with the longest row
+    may take its other rows from the longest of both. The cuts are found by dynamic programming over (slice, row).
+    Beyond `UNITS_AT_MOST` rows, blocks of equally many consecutive rows are moved as one, which costs at most a block
+    times the spread of lengths.
 
     A slice holds as many tokens, padding included, as `most` rows of the longest: so it has more rows where rows are
     short, and no slice needs more memory than that.
@@ -39,9 +43,9 @@ def plan_slices(rows: Sequence[int], lengths: Sequence[int], slices: int, most: 
     """
     if len(rows) > slices * most:
         raise ValueError(f"{len(rows)} rows do not fit into {slices} slices of at most {most}")
+    if not rows:
+        return [[] for _ in range(slices)]
     ordered = sorted(rows, key=lambda row: (-lengths[row], row))
-    if len(ordered) <= slices:
-        return [[row] for row in ordered] + [[] for _ in range(slices - len(ordered))]
     # A block that divides `most` keeps even slices of `most` rows among the choices, so something always fits.
     block = next((size for size in divisors(most) if len(ordered) <= size * UNITS_AT_MOST), most)
     starts = range(0, len(ordered), block)
@@ -62,12 +66,11 @@ def _best_cuts(sizes: np.ndarray, longest: np.ndarray, slices: int, most: int) -
         most: a run has at most the tokens of so many rows of the longest.
     """
     units = len(sizes)
-    if units == 0:
-        return [0] * (slices - 1)
     before = np.concatenate([[0], sizes.cumsum()])
     # cost[i, j]: tokens of a run of the units i to j - 1; none for an empty run, impossible beyond the room.
     cost = (before[None, :] - before[:-1, None]) * longest[:, None].astype(np.float64)
     cost[(before[None, :] < before[:-1, None]) | (cost > most * longest[0])] = np.inf
+    cost += SLICE_TOKENS
     cost = np.concatenate([cost, np.full((1, units + 1), np.inf)])
     cost[np.arange(units + 1), np.arange(units + 1)] = 0.0
     best, choices = cost[0], []

@@ -216,6 +216,7 @@ class Slice:
         kl_divisor: Z of the KL term.
         recorded_entropies: (N, T) nats from sampling, to be checked against this pass; None where there is nothing to
             check.
+        idle: whether nobody waits for this pass, and another one of the step gives every weight a gradient.
     """
 
     tokens: Tokens
@@ -233,3 +234,4 @@ class Slice:
     divisor: float
     kl_divisor: float
     recorded_entropies: Tensor | None = None
+    idle: bool = False

@@ -28,7 +28,8 @@ def cut_slice(batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_polic
     divisor, kl_divisor = batch.policy_divisors[step][index], batch.kl_divisors[step]
     rows, checks = batch.plan[step][index], on_policy and batch.scores.recorded
     if not rows:
-        return _dummy_slice(device, divisor, kl_divisor, checks)
+        idle = ranks.count == 1 and any(batch.plan[step])
+        return _dummy_slice(device, divisor, kl_divisor, checks, idle)
     at = torch.tensor(rows, device=device)
     projected = batch.projected(at) if sparse else batch.projected(at) | batch.loss_mask[at]
     columns = max(1, int(last_true(projected).max()))
@@ -56,14 +57,16 @@ def cut_slice(batch: RolloutBatch, step: int, index: int, ranks: Ranks, on_polic
     )
 
 
-def _dummy_slice(device: torch.device, divisor: float, kl_divisor: float, checks: bool = False) -> Slice:
+def _dummy_slice(
+    device: torch.device, divisor: float, kl_divisor: float, checks: bool = False, idle: bool = False
+) -> Slice:
     """A row of two tokens and no loss; it names the same metrics as any other, which all ranks reduce together."""
     tokens = Tokens.dummy(device)
     nothing = torch.zeros_like(tokens.completion_ids, dtype=torch.bool)
     zeros, ones = nothing.float(), torch.ones(1, dtype=torch.int64, device=device)
     return Slice(
         tokens, True, torch.zeros_like(ones), nothing, nothing, nothing, zeros, None, zeros, None, ones, ones,
-        divisor, kl_divisor, zeros if checks else None,
+        divisor, kl_divisor, zeros if checks else None, idle,
     )  # fmt: skip
 
 

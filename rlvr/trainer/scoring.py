@@ -42,6 +42,8 @@ def score_rows(
     entropies = torch.zeros_like(logps)
     with torch.no_grad():
         for part_rows in plan:
+            if not part_rows and ranks.count == 1:
+                continue
             if not part_rows:
                 dummy = Tokens.dummy(needed.device)
                 forward(dummy, torch.zeros_like(dummy.completion_mask, dtype=torch.bool))

@@ -233,6 +233,9 @@ class RLVRTrainer(GRPOTrainer):
     def _loss_numbers(self, model: Any, part: Slice) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities, entropies to decide by, and entropies to differentiate where the objective has them."""
         terms = EntropyTerms.of(self.algorithm, self.temperature)
+        if part.idle and not self.is_deepspeed_enabled:
+            nothing = torch.zeros(part.projected.shape, device=part.projected.device, requires_grad=True)
+            return nothing, nothing.detach(), None if terms is None else nothing
         if terms is None:
             return *self._forward(model, part.tokens, part.projected), None
         head = self.accelerator.unwrap_model(model).get_output_embeddings()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr.rollouts.plan import padded_tokens, plan_slices, unplanned_slices
+from rlvr.rollouts.plan import SLICE_TOKENS, padded_tokens, plan_slices, unplanned_slices
 
 
 @st.composite
@@ -36,38 +36,45 @@ def test_every_row_once_in_a_fixed_number_of_slices_of_limited_size(problem: tup
     assert [bool(part) for part in plan] == sorted((bool(part) for part in plan), reverse=True), "empty ones come last"
 
 
-def least_padding(lengths: list[int], slices: int, most: int) -> int:
+def least_cost(lengths: list[int], slices: int, most: int) -> int:
     """Over every way to put rows into slices."""
     rows, longest = range(len(lengths)), max(lengths)
     plans = (
         [[row for row in rows if chosen[row] == part] for part in range(slices)]
         for chosen in itertools.product(range(slices), repeat=len(lengths))
     )
-    return min(
-        padded_tokens(plan, lengths) for plan in plans if all(fits(part, lengths, most, longest) for part in plan)
-    )
+    return min(cost(plan, lengths) for plan in plans if all(fits(part, lengths, most, longest) for part in plan))
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 3), st.integers(0, 3))
-def test_no_other_plan_forwards_less_padding(lengths: list[int], slices: int, spare: int) -> None:
+def cost(plan: list[list[int]], lengths: list[int]) -> int:
+    return padded_tokens(plan, lengths) + SLICE_TOKENS * sum(map(bool, plan))
+
+
+@given(st.lists(st.integers(1, 12).map(lambda n: 40 * n), min_size=1, max_size=6), st.integers(1, 3), st.integers(0, 3))
+def test_no_other_plan_costs_less(lengths: list[int], slices: int, spare: int) -> None:
     most = -(-len(lengths) // slices) + spare
     plan = plan_slices(range(len(lengths)), lengths, slices, most)
-    assert padded_tokens(plan, lengths) == least_padding(lengths, slices, most)
+    assert cost(plan, lengths) == least_cost(lengths, slices, most)
 
 
 def test_short_rows_share_a_slice_worked_by_hand() -> None:
-    # Two slices of at most 2 * 10 tokens: (10) and (4, 4, 3, 1) make 10 + 16, (10, 4) and (4, 3, 1) 20 + 12.
-    assert plan_slices(range(5), [4, 10, 1, 4, 3], 2, 3) == [[1], [0, 3, 4, 2]]
+    # Two slices of at most 3 * 1000 tokens: (1000) and (400, 400, 300, 100) make 1000 + 1600, (1000, 400) and
+    # (400, 300, 100) 2000 + 1200.
+    lengths = [400, 1000, 100, 400, 300]
+    assert plan_slices(range(5), lengths, 2, 3) == [[1], [0, 3, 4, 2]]
+    assert SLICE_TOKENS == 128
+    assert plan_slices(range(3), [300, 250, 250], 3, 3) == [[0, 1, 2], [], []], "apart they save 100 and cost 128 more"
+    assert plan_slices(range(3), [300, 200, 200], 3, 3) == [[0], [1, 2], []], "apart they save 200"
 
 
 def test_many_rows_are_moved_in_blocks_and_stay_near_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(0)
     lengths = [random.randint(1, 400) for _ in range(96)]
-    best = padded_tokens(plan_slices(range(96), lengths, 12, 8), lengths)
+    best = cost(plan_slices(range(96), lengths, 12, 8), lengths)
     monkeypatch.setattr("rlvr.rollouts.plan.UNITS_AT_MOST", 24)
     plan = plan_slices(range(96), lengths, 12, 8)
     assert sorted(row for part in plan for row in part) == list(range(96))
-    assert best <= padded_tokens(plan, lengths) <= best + 4 * (max(lengths) - min(lengths))
+    assert best <= cost(plan, lengths) <= best + 4 * (max(lengths) - min(lengths))
 
 
 @given(problems())
@@ -90,7 +97,7 @@ def test_sorting_never_forwards_more_padding(lengths: list[int], most: int) -> N
     rows = list(range(len(lengths)))
     slices = len(rows) // most
     planned = padded_tokens(plan_slices(rows, lengths, slices, most), lengths)
-    assert planned <= padded_tokens(unplanned_slices(rows, slices, most), lengths)
+    assert planned <= padded_tokens(unplanned_slices(rows, slices, most), lengths) + SLICE_TOKENS * slices
     assert planned >= sum(lengths)
 
 
