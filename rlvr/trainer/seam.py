@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
+from rlvr.allocator import keep_memory
 from rlvr.maths.rollouts import Rollouts
 from rlvr.rewards.adapter import checked
 from rlvr.rollouts.dynamic import DynamicSection
@@ -110,6 +111,7 @@ class RLVRTrainer(GRPOTrainer):
 
     def _begin(self) -> None:
         """The counters and buffers of a run that has made nothing yet."""
+        keep_memory(self.args.device.type)
         self.rollouts_made = 0
         self.empty_steps = 0
         self.rollout: RolloutBatch | None = None
