@@ -47,7 +47,7 @@ def test_a_head_that_projects_everything_fails(monkeypatch: pytest.MonkeyPatch) 
 
     import rlvr.trainer.forward
 
-    monkeypatch.setattr(rlvr.trainer.forward, "compacted_head", lambda _: nullcontext())
+    monkeypatch.setattr(rlvr.trainer.forward, "compacted_head", lambda *_: nullcontext())
     found = gpu_smoke.Findings()
     gpu_smoke.check_head(gpu_smoke.TINY, torch.device("cpu"), found)
     failed = [what for what, _, verdict in found.rows if verdict == "FAILED"]
