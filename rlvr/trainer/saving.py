@@ -103,12 +103,17 @@ class Saver:
         """This rank's files, and a wait for those of the others."""
 
         def action() -> None:
-            self.trainer._get_output_dir = lambda trial=None: str(folder.parent)
+            trainer, card = self.trainer, self.trainer.create_model_card
+            trainer._get_output_dir = lambda trial=None: str(folder.parent)
+            # TRL writes its card first, on one rank; failing there, that rank would miss a collective of the others.
+            trainer.create_model_card = lambda **_: None
             try:
                 write()
-                state.save(self.trainer, folder)
+                state.save(trainer, folder)
             finally:
-                del self.trainer._get_output_dir
+                del trainer._get_output_dir
+                trainer.create_model_card = card
+            card(model_name=Path(trainer.args.output_dir).name)
 
         if self.trainer.is_deepspeed_enabled or self.trainer.is_fsdp_enabled:
             # The engine meets the other ranks while it writes: who fails there cannot meet them here, and ends at once.

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 NAN = float("nan")
 
 
-def poison_loss(trainer: Any, steps: Collection[int], slices: Collection[int] = (1,), rank: int = 0) -> None:
+def poison_loss(trainer: Any, steps: Collection[int], slices: Collection[int] = (0,), rank: int = 0) -> None:
     """Log-probabilities that are NaN, in some slices of some steps (from 1), on one rank; a dummy's are left alone."""
     right = trainer._loss_numbers
 

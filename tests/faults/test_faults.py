@@ -67,7 +67,7 @@ def without_the_second_step(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(
     ("poison", "found"),
     [
-        (lambda trainer: poison_loss(trainer, [2]), "the loss of slice 1 is not finite, first in log_probs"),
+        (lambda trainer: poison_loss(trainer, [2]), "the loss of slice 0 is not finite, first in log_probs"),
         (
             lambda trainer: poison_gradient(trainer, [2], NORM),
             f"the gradient is not finite, first that of {NORM}",
