@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rlvr.config.algebra import divisors
 from rlvr.config.compose import compose
+from rlvr.maths.masked import last_true
 from rlvr.plan import make_plan
 from rlvr.preflight import run_sizes
 from rlvr.rollouts.record import read_record
@@ -77,7 +78,11 @@ def test_training_does_what_the_plan_says(seed: int, tmp_path: Path) -> None:
     assert trained.rows[-1]["epoch"] == pytest.approx(plan.epochs)
     slices = trainer.rollout.plan
     assert (len(slices), {len(step) for step in slices}) == (sizes.updates_per_rollout, {sizes.slices_per_step})
-    assert all(len(part) <= sizes.micro_batch_rows for step in slices for part in step)
+    batch = trainer.rollout
+    lengths = (batch.sampled.tokens.prompt_mask.sum(dim=1) + last_true(batch.projected())).tolist()
+    for step in slices:  # no slice holds more tokens than `micro_batch_rows` rows of the step's longest
+        room = sizes.micro_batch_rows * max((lengths[row] for part in step for row in part), default=0)
+        assert all(len(part) * max((lengths[row] for row in part), default=0) <= room for part in step)
     assert sum(step.kept for step in trainer.rollout.step_counts) <= plan.kept_at_most
     first = [row for row in trained.rows if "reward" in row]
     for record, row in zip(trained.records, first, strict=True):
