@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rlvr.config.algebra import BatchSizes
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
+from rlvr.launch.agreement import zero_stage
 from rlvr.model_shape import ADAPTER_BYTES, BYTES, ModelShape, read_shape
 from rlvr.preflight import model_path, planned_ranks, run_sizes
 from rlvr.rollouts.stream import prompt_text
@@ -66,7 +67,7 @@ def memory_estimate(shape: ModelShape, config: RunConfig, sizes: BatchSizes, pro
         sizes: the batch algebra.
         prompt_tokens: length of a prompt, tokens.
     """
-    stage = _zero_stage(config)
+    stage = zero_stage(config.deepspeed) or 0
     half = stage > 0 and _is_half(config)
     width = 2 if half else BYTES[config.model.dtype]
     shared = {level: sizes.ranks if stage >= level else 1 for level in (1, 2, 3)}
@@ -122,14 +123,6 @@ def _buckets(shape: ModelShape, config: RunConfig, width: int) -> float:
     size = zero.get("reduce_bucket_size", DEFAULT_BUCKET)
     elements = shape.hidden**2 if size == "auto" else int(size)
     return float(min(elements, shape.parameters) * width * (2 if zero.get("overlap_comm") else 1))
-
-
-def _zero_stage(config: RunConfig) -> int:
-    """DeepSpeed's stage: from 1 optimizer states, from 2 gradients, from 3 weights are shared among the processes."""
-    stage = (config.deepspeed.get("zero_optimization") or {}).get("stage", 0)
-    if stage not in (0, 1, 2, 3):
-        raise UserError(f"deepspeed.zero_optimization.stage is {stage!r}; expected 0, 1, 2 or 3")
-    return int(stage)
 
 
 def kept_at_most(config: RunConfig, sizes: BatchSizes) -> int:

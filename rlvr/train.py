@@ -188,7 +188,6 @@ class Run:
     def _trainer(self) -> Any:
         from transformers import PrinterCallback
 
-        from rlvr.launch.agreement import zero_stage
         from rlvr.rewards.adapter import RewardFunction
         from rlvr.trainer.arguments import lora_config
         from rlvr.trainer.callbacks import Alarms, EngineCheck, HeldOut, MetricsFile, ProgressLine

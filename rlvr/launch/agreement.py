@@ -4,15 +4,20 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rlvr.config.convert import to_mapping
 from rlvr.config.schema import RunConfig
+from rlvr.errors import UserError
 from rlvr.launch.status import Disagreement
 
-PACKAGES = ("rlvr", "torch", "transformers", "trl", "accelerate")
+PACKAGES = ("torch", "transformers", "trl", "accelerate")
+"""Packages whose version decides what a step computes, beside this one."""
+
 SHOWN = 3
 """Differences in a message."""
+
+Value = TypeVar("Value")
 
 
 def config_hash(config: RunConfig) -> str:
@@ -23,7 +28,7 @@ def config_hash(config: RunConfig) -> str:
 
 def versions() -> str:
     """The packages that decide what a step computes, with their versions."""
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("rlvr", *PACKAGES))
 
 
 def differences(found: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> list[str]:
@@ -42,15 +47,15 @@ def differences(found: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) ->
     ]
 
 
-def _gather(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The facts of every rank, in rank order."""
+def everywhere(value: Value) -> list[Value]:
+    """The value of every rank, in rank order; called by all together. For a single process no message is sent."""
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
-        return [facts]
-    everywhere: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everywhere, dict(facts))
-    return everywhere
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def check(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -63,7 +68,7 @@ def check(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     Raises:
         Disagreement: with the first ranks that differ, on every rank.
     """
-    other = differences(_gather(facts), asked)
+    other = differences(everywhere(dict(facts)), asked)
     if other:
         more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
         raise Disagreement(
@@ -91,8 +96,21 @@ def check_start(config: RunConfig, back_end: str) -> None:
 
 
 def zero_stage(deepspeed: Mapping[str, Any]) -> int | None:
-    """The ZeRO stage that a DeepSpeed configuration asks for; None without DeepSpeed."""
-    return int((deepspeed.get("zero_optimization") or {}).get("stage", 0)) if deepspeed else None
+    """DeepSpeed's stage: from 1 optimizer states, from 2 gradients, from 3 weights are shared among the processes.
+
+    Args:
+        deepspeed: its configuration; empty for none.
+
+    Returns:
+        0 to 3; None without DeepSpeed.
+
+    Raises:
+        UserError: for a stage that there is not.
+    """
+    stage = (deepspeed.get("zero_optimization") or {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"deepspeed.zero_optimization.stage is {stage!r}; expected 0, 1, 2 or 3")
+    return int(stage) if deepspeed else None
 
 
 def engine_of(model_wrapped: Any) -> str:

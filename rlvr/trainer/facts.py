@@ -14,15 +14,13 @@ import rlvr
 from rlvr.checkpoints.choosing import check_compatible
 from rlvr.checkpoints.layout import checkpoint_name
 from rlvr.checkpoints.manifest import read_manifest
+from rlvr.launch.agreement import PACKAGES
 
 METRIC = "heldout_accuracy"
 """The fact that says how good a checkpoint is."""
 
 OPTIONAL = ("settings", "config")
 """Facts that a run from a configuration and one from a library tell differently; compared where both have them."""
-
-PACKAGES = ("torch", "transformers", "trl", "accelerate")
-"""Packages whose version decides what a step computes."""
 
 ARGUMENTS = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "adam_beta1",

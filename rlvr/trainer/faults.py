@@ -7,8 +7,7 @@ the engines, one process would train on NaN, DDP would spread it, and DeepSpeed 
 
 import dataclasses
 import logging
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,15 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from rlvr.launch.agreement import everywhere
 from rlvr.launch.status import Disagreement
+from rlvr.maths.finite import Named, all_finite, first_not_finite
 from rlvr.trainer.agree import any_rank
 from rlvr.trainer.batch import Slice
 from rlvr.trainer.forward import Tokens
 from rlvr.trainer.loss import Sums
-from rlvr.trainer.together import everywhere, is_lead
-from rlvr.trainer.zero_step import AgreedStep, dropped
+from rlvr.trainer.together import is_lead
+from rlvr.trainer.zero_step import AgreedStep, drop_gradients
 
 LOG = logging.getLogger("rlvr")
 
@@ -31,8 +32,6 @@ MOST_IN_A_ROW = 3
 WINDOW = 200
 MOST_IN_WINDOW = 2
 """1 % of `WINDOW` steps."""
-
-Named = Iterable[tuple[str, Tensor | None]]
 
 
 def too_many(skipped: Sequence[int], step: int) -> str | None:
@@ -52,22 +51,6 @@ def too_many(skipped: Sequence[int], step: int) -> str | None:
         return f"{in_a_row} in a row"
     recent = sum(step - WINDOW < other <= step for other in gone)
     return f"{recent} of the last {min(step, WINDOW)} steps" if recent > max(MOST_IN_WINDOW, in_a_row) else None
-
-
-def all_finite(tensors: Sequence[Tensor]) -> Tensor:
-    """() bool: whether every number of every tensor is finite; one pass over them, and no wait for the device."""
-    some = [values.detach() for values in tensors if values.numel()]
-    if not some:
-        return torch.tensor(True)
-    return torch.nn.utils.get_total_norm(some, norm_type=math.inf).isfinite()
-
-
-def first_not_finite(named: Named) -> str | None:
-    """The name of the first tensor that holds a number which is not finite."""
-    for name, values in named:
-        if values is not None and values.is_floating_point() and not values.detach().isfinite().all():
-            return name
-    return None
 
 
 def tensors_of(part: Slice) -> dict[str, Tensor]:
@@ -121,8 +104,8 @@ class Faults(TrainerCallback, ExportableState):
         self._slices.clear()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        if not self.trainer.is_deepspeed_enabled:
-            dropped(self.trainer.model, self.bad)
+        if self.bad and not self.trainer.is_deepspeed_enabled:
+            drop_gradients(self.trainer.model)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         if self.bad and self.trainer.accelerator.optimizer_step_was_skipped:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from rlvr.launch.agreement import everywhere
 from rlvr.maths.groups import has_spread
 from rlvr.maths.rollouts import Rollouts
 from rlvr.trainer.batch import Ranks, Recorded, Sampled, Scores
@@ -176,15 +176,6 @@ def use_kept_scores(groups: Sequence[Group], scores: Scores) -> Scores:
     return Scores(values["logps"], values["entropies"], values.get("ref_logps"), scored, scores.recorded)
 
 
-def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
-    """The values of all ranks, in their order."""
-    if ranks.group is None:
-        return [value]
-    gathered: list[Any] = [None] * ranks.count
-    dist.all_gather_object(gathered, value, group=ranks.group)
-    return gathered
-
-
 def exchange(mine: Sequence[Group], destination: dict[int, int], ranks: Ranks) -> list[Group]:
     """Move groups to the ranks that train on them; only those that change their rank are sent.
 
@@ -198,6 +189,6 @@ def exchange(mine: Sequence[Group], destination: dict[int, int], ranks: Ranks) -
     """
     leaving = [group for group in mine if destination.get(group.number, ranks.index) != ranks.index]
     here = [group for group in mine if destination.get(group.number) == ranks.index]
-    for groups in gather_objects(leaving, ranks):
+    for groups in everywhere(leaving):
         here += [group for group in groups if destination[group.number] == ranks.index]
     return sorted(here, key=lambda group: group.number)

@@ -8,13 +8,14 @@ import torch
 
 from rlvr.config.algebra import BatchSizes
 from rlvr.errors import UserError
+from rlvr.launch.agreement import everywhere
 from rlvr.rewards.adapter import graders
 from rlvr.rollouts.dealing import deal
 from rlvr.rollouts.dynamic import Choice, DynamicSection, choose_groups
 from rlvr.trainer.algorithm import Algorithm
 from rlvr.trainer.batch import Ranks, Sampled, Scores
 from rlvr.trainer.decide import rows_to_score
-from rlvr.trainer.groups import Group, assemble, exchange, gather_objects, keep_scores, split, use_kept_scores
+from rlvr.trainer.groups import Group, assemble, exchange, keep_scores, split, use_kept_scores
 
 Sample = Callable[[int], list[Group]]
 """Samples so many prompts over all ranks; returns this rank's groups, not numbered yet, in order of the prompts."""
@@ -100,7 +101,7 @@ class Rounds:
         choice = self._choice(known)
         while choice.missing and rounds < self.settings.max_rounds:
             groups = self._numbered(sample(self.round_prompts))
-            for one in gather_objects({group.number: Seen.of(group) for group in groups}, self.ranks):
+            for one in everywhere({group.number: Seen.of(group) for group in groups}):
                 known |= one
             mine, rounds = mine + groups, rounds + 1
             choice = self._choice(known)
@@ -220,9 +221,7 @@ def _adopt(trainer: Any, batch: list[Group]) -> tuple[Sampled, list[dict[str, An
     return sampled, [group.prompt for group in batch for _ in range(size)]
 
 
-def even_batch(
-    trainer: Any, sampled: Sampled, rows: list[dict[str, Any]]
-) -> tuple[Sampled, list[dict[str, Any]]]:  # fmt: skip
+def even_batch(trainer: Any, sampled: Sampled, rows: list[dict[str, Any]]) -> tuple[Sampled, list[dict[str, Any]]]:
     """This rank's part of a rollout batch after groups have moved so that all ranks have about as much to train on.
 
     Which rank sampled a group says nothing about whether it is informative. Scopes that choose inside the loss look at

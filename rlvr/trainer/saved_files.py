@@ -1,4 +1,4 @@
-"""What a trainer has to save: which files its engine writes, how large they are, whether the weights are numbers."""
+"""What a trainer has to save: which files its engine writes, how large they are, what this rank holds of weights."""
 
 import json
 from pathlib import Path
@@ -21,18 +21,9 @@ def engine_of(trainer: Any) -> str:
     return engine_name(zero_stage(trainer.accelerator.state.deepspeed_plugin.hf_ds_config.config))
 
 
-def _parts(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+def held_parts(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
     """Name and values of what this rank holds of each parameter: all of it, or its share under ZeRO-3."""
     return [(name, getattr(values, "ds_tensor", values)) for name, values in model.named_parameters()]
-
-
-def first_not_finite(model: torch.nn.Module) -> str | None:
-    """The name of the first parameter with a NaN or an infinity; one wait for the device in all."""
-    parts = [(name, values) for name, values in _parts(model) if values.is_floating_point() and values.numel()]
-    if not parts:
-        return None
-    bad = torch.stack([~values.detach().isfinite().all() for _, values in parts]).tolist()
-    return next((name for (name, _), found in zip(parts, bad, strict=True) if found), None)
 
 
 def state_bytes(model: torch.nn.Module) -> int:

@@ -18,11 +18,13 @@ from rlvr.checkpoints.retention import prune
 from rlvr.checkpoints.space import check_space
 from rlvr.checkpoints.staging import commit, staged
 from rlvr.errors import UserError
+from rlvr.launch.agreement import everywhere
 from rlvr.launch.status import Disagreement
+from rlvr.maths.finite import first_not_finite
 from rlvr.trainer import reshape, state
 from rlvr.trainer.facts import METRIC, check_facts, damaged, facts_of, library_settings, moments_go_on, wandb_run
-from rlvr.trainer.saved_files import engine_of, expected, first_not_finite, state_bytes
-from rlvr.trainer.together import everywhere, from_lead, is_lead, together
+from rlvr.trainer.saved_files import engine_of, expected, held_parts, state_bytes
+from rlvr.trainer.together import from_lead, is_lead, together
 
 LOG = logging.getLogger("rlvr")
 
@@ -35,7 +37,7 @@ class Saver:
         keep_last: how many of the latest stay; None for all. TRL's `save_total_limit` for the library.
         keep_best: how many of those with the highest held-out accuracy stay besides.
         allow: names of facts that may differ from those of the checkpoint that a run goes on from.
-        run_facts: what the caller knows of the run; goes before what the trainer can tell by itself.
+        run_facts: what the caller says of the run, in the place of what the trainer can tell by itself.
         verified: a checkpoint whose bytes the caller has verified already.
 
     Raises:
@@ -57,7 +59,6 @@ class Saver:
         self.run_facts: dict[str, Any] = {}
         self.verified: Path | None = None
         self._accuracy: tuple[int, float] | None = None
-        self._own_facts: dict[str, Any] = {}
         trainer.adopted = None
         trainer.add_callback(_Continue(trainer))
         callbacks = trainer.callback_handler.callbacks
@@ -69,13 +70,11 @@ class Saver:
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of this run, without what changes on the way."""
-        if not self._own_facts:
+        if not self.run_facts:
             trainer = self.trainer
             own = facts_of(trainer.ranks.count, engine_of(trainer), trainer.stream.rows, trainer.processing_class)
-            if "config" not in self.run_facts:
-                own["settings"] = library_settings(trainer.args, trainer.algorithm)
-            self._own_facts = {**own, **self.run_facts}
-        return self._own_facts
+            self.run_facts = {**own, "settings": library_settings(trainer.args, trainer.algorithm)}
+        return self.run_facts
 
     def save(self, write: Callable[[], None]) -> None:
         """Write a checkpoint of this step; called by all ranks together.
@@ -149,7 +148,7 @@ class Saver:
         Raises:
             Disagreement: naming the first tensor.
         """
-        for rank, name in enumerate(everywhere(first_not_finite(self.trainer.model))):
+        for rank, name in enumerate(everywhere(first_not_finite(held_parts(self.trainer.model)))):
             if name is not None:
                 others = [path.name for path in committed(checkpoints).values()]
                 last = f"{others[-1]} is the last one before" if others else "there is no earlier one"

@@ -1,7 +1,7 @@
 """DeepSpeed's optimizer step, made or left out as all ranks have agreed, whatever the stage and the type of weights."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -65,11 +65,10 @@ def decided(optimizer: Any, bad: bool) -> Iterator[None]:
         vars(optimizer).update(before)
 
 
-def dropped(model: torch.nn.Module, bad: bool) -> AbstractContextManager[None]:
-    """Take the gradients away if the step is not to be made: an optimizer of torch changes nothing then."""
-    for parameter in model.parameters() if bad else ():
+def drop_gradients(model: torch.nn.Module) -> None:
+    """Take the gradients away before a step that is not to be made: an optimizer of torch changes nothing then."""
+    for parameter in model.parameters():
         parameter.grad = None
-    return nullcontext()
 
 
 class AgreedStep(DeepSpeedEngineWrapper):
@@ -92,7 +91,12 @@ class AgreedStep(DeepSpeedEngineWrapper):
         if not sync_gradients:
             return
         bad = self.judge.look_at(reduced_gradients(engine))
-        with decided(engine.optimizer, bad) if hasattr(engine.optimizer, "overflow") else dropped(engine.module, bad):
+        if not hasattr(engine.optimizer, "overflow"):
+            if bad:
+                drop_gradients(engine.module)
             engine.step()
-        if getattr(engine.optimizer, "overflow", False) and not bad:
+            return
+        with decided(engine.optimizer, bad):
+            engine.step()
+        if engine.optimizer.overflow and not bad:
             self.judge.refused()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rlvr.errors import UserError
-from rlvr.trainer.faults import all_finite, first_not_finite, too_many
+from rlvr.maths.finite import all_finite, first_not_finite
+from rlvr.trainer.faults import too_many
 from tests.faults.faulty import NAN, Poison, Undone, poison_gradient, poison_loss, said
 from tests.trainer.tiny_run import assert_equal_weights, history, make_trainer, weights
 

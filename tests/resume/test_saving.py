@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 from rlvr.checkpoints.layout import committed
 from rlvr.checkpoints.manifest import measure, read_manifest, verify, write_manifest
 from rlvr.errors import UserError
+from rlvr.maths.finite import first_not_finite
 from rlvr.trainer.facts import METRIC, code_fingerprint, data_fingerprint, tokenizer_fingerprint, wandb_run
-from rlvr.trainer.saved_files import first_not_finite, state_bytes
+from rlvr.trainer.saved_files import held_parts, state_bytes
 from rlvr.trainer.together import from_lead, together
 from tests.ranks import run_ranks
 from tests.trainer.tiny import make_qwen3, make_tokenizer
@@ -147,12 +148,12 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 
 def test_the_first_tensor_is_named_and_sizes_are_counted() -> None:
     model = make_qwen3()
-    assert first_not_finite(model) is None
+    assert first_not_finite(held_parts(model)) is None
     names = [name for name, _ in model.named_parameters()]
     for name, bad in ((names[5], torch.inf), (names[2], -torch.inf)):
         with torch.no_grad():
             model.get_parameter(name).view(-1)[0] = bad
-        assert first_not_finite(model) == name
+        assert first_not_finite(held_parts(model)) == name
     count = sum(values.numel() for values in model.parameters())
     assert state_bytes(model) == count * 4 * 3
     model.get_parameter(names[0]).requires_grad_(False)
