@@ -196,7 +196,8 @@ def test_patience_ends_and_what_was_drawn_is_handed_out() -> None:
         backend = ServerBackend(server.url, "tiny", concurrency=2, patience=0.5)
         with pytest.raises(UserError) as caught:
             collect(backend.generate(wanted(PROMPTS), Sampling()), got)
-    assert in_order(got) == expected()[:5]
+    assert len(got) == 5  # which five is a race of two requests in flight
+    assert all(sample in expected() for sample in got)
     assert "attempts failed in 0.5 s, and patience ends after 0.5 s; the last: error 503: overloaded;" in str(
         caught.value
     )
