@@ -1,0 +1,1 @@
+"""What the tokens of recorded rollouts show: `rlvr analyze`."""

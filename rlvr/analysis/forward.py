@@ -1,0 +1,150 @@
+"""Logits of given completions, a chunk of positions at a time: the LM head never sees a whole row at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlvr.errors import UserError
+
+CHUNK_ELEMENTS = 1 << 24
+"""Logits that exist at once (64 MiB in float32), and a few times that beside them."""
+
+PROBE_TOKENS = 8
+PROBE_ERROR = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""Largest difference, beside 1 + |logit|, to the model's own logits; 0.05 in shorter number formats."""
+
+
+def bare(model: Any) -> Any:
+    """The model under an adapter's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last layer of a model, and what the model does to its logits.
+
+    Attributes:
+        project: the output embeddings.
+        scale: what logits are multiplied by (Cohere, Granite).
+        softcap: c of c * tanh(logit / c) (Gemma); None for none.
+    """
+
+    project: Any
+    scale: float
+    softcap: float | None
+
+    def logits(self, hidden_KD: Tensor) -> Tensor:
+        """(K, V) float32 logits of (K, D) hidden states."""
+        logits = self.project(hidden_KD.to(self.project.weight.device)).float() * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+@torch.no_grad()
+def head_of(model: Any, token_ids: Sequence[int]) -> Head:
+    """The head of a model, compared with the model's own logits on a few tokens.
+
+    Args:
+        model: a causal language model of transformers.
+        token_ids: any tokens of its vocabulary, at least one.
+
+    Raises:
+        UserError: if the model makes its logits in another way.
+    """
+    under = bare(model)
+    config = under.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    head = Head(under.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))
+    ids = torch.tensor([list(token_ids[:PROBE_TOKENS])], device=model.device)
+    own = model(input_ids=ids, use_cache=False).logits[0].float()
+    ours = head.logits(_backbone(model, ids)[0]).to(own.device)
+    error = float(((own - ours).abs() / (1 + own.abs())).max())
+    if not error <= PROBE_ERROR.get(under.dtype, 0.05):
+        raise UserError(
+            f"the head of {type(under).__name__} alone gives other logits than the model (by {error:.2g}); expected "
+            "a model whose logits are its output embeddings of the last hidden state"
+        )
+    return head
+
+
+def _backbone(model: Any, ids: Tensor) -> Tensor:
+    """(N, L, D) last hidden states."""
+    return bare(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+@torch.no_grad()
+def hidden_states(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
+    """Hidden states that predict each completion token, all rows in one pass.
+
+    Rows stand flush left: no token sees what is to its right, so padding there needs no mask, and every token has the
+    position that it had while it was sampled.
+
+    Args:
+        model: a causal language model; its mode is restored.
+        prompts: N prompts, each with a token at least.
+        completions: N completions.
+
+    Returns:
+        (K, D), K the completion tokens of all rows, row after row.
+    """
+    width = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
+    ids = torch.zeros((len(prompts), width), dtype=torch.int64)
+    predicts = torch.zeros((len(prompts), width), dtype=torch.bool)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        end = len(prompt) + len(completion)
+        ids[row, :end] = torch.tensor([*prompt, *completion])
+        predicts[row, len(prompt) - 1 : end - 1] = True
+    was_training = model.training
+    model.eval()
+    try:
+        states = _backbone(model, ids.to(model.device))
+    finally:
+        model.train(was_training)
+    return states[predicts.to(states.device)]
+
+
+def chunks(positions: int, vocabulary: int) -> Iterator[slice]:
+    """Parts of K positions whose logits may exist at once."""
+    rows = max(1, CHUNK_ELEMENTS // vocabulary)
+    return (slice(start, min(start + rows, positions)) for start in range(0, positions, rows))
+
+
+def passes(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
+    """Rows that go through the model together: of like length, so that little is padding.
+
+    Args:
+        lengths: tokens of each row.
+        tokens_per_pass: tokens of a pass, padding counted; a row that is longer has a pass of its own.
+
+    Returns:
+        Lists of row indices; each row once.
+    """
+    found: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= tokens_per_pass:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
+
+
+def check_rows(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:
+    """Refuse rows that cannot be scored.
+
+    Raises:
+        ValueError: for unequal numbers of prompts and completions, or a prompt without a token.
+        UserError: for a row that has more tokens than the model has positions.
+    """
+    if len(prompts) != len(completions):
+        raise ValueError(f"{len(prompts)} prompts and {len(completions)} completions; expected as many of each")
+    if not all(map(len, prompts)):
+        raise ValueError("a prompt has no token; expected one at least, since it predicts the first of the completion")
+    positions = getattr(bare(model).config.get_text_config(), "max_position_embeddings", None)
+    longest = max((len(prompt) + len(rest) for prompt, rest in zip(prompts, completions, strict=True)), default=0)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"a prompt and its completion have {longest} tokens, but the model reads {positions} at most; score them "
+            "with a model of more positions"
+        )
