@@ -35,6 +35,12 @@ GRADE_EXAMPLES = """examples:
 """
 
 
+RESUME_EXAMPLES = """examples:
+  rlvr resume-check evaluation.problems=0
+  rlvr resume-check recipe=dapo/qwen2.5-32b launch.processes=8 --steps 4
+"""
+
+
 def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, e.g. algorithm=dapo run.steps=200")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="config.yaml of a run to repeat")
@@ -87,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     export.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder for its newest whole one")
     export.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
+    resume = commands.add_parser(
+        "resume-check", help="prove that a run of yours resumes exactly: 2N steps equal N + N",
+        description="Train 2N steps, go on from the checkpoint at step N in new processes, compare the ends bit by "
+        "bit, and name the first number that differs.", epilog=RESUME_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    _settings(resume)
+    resume.add_argument("--steps", type=int, metavar="N", help="optimizer steps of each half")
+    resume.add_argument("--overwrite", action="store_true", help="replace the folder of an earlier check")
     doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
     doctor.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are written")
     return parser
@@ -161,6 +176,13 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _resume_check(arguments: argparse.Namespace) -> int:
+    from rlvr.resume_check import check
+
+    print(check(_config(arguments), arguments.steps, arguments.overwrite))
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from rlvr.doctor import examine
 
@@ -171,7 +193,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "export": _export,
-    "doctor": _doctor, **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
+    "resume-check": _resume_check, "doctor": _doctor, **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
 }  # fmt: skip
 
 
