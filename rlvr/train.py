@@ -188,6 +188,7 @@ class Run:
     def _trainer(self) -> Any:
         from transformers import PrinterCallback
 
+        from rlvr.analysis.scoring import score_completions
         from rlvr.rewards.adapter import RewardFunction
         from rlvr.trainer.arguments import lora_config
         from rlvr.trainer.callbacks import Alarms, EngineCheck, HeldOut, MetricsFile, ProgressLine
@@ -204,7 +205,11 @@ class Run:
         callbacks.append(self.preemption)  # last: a signal may come while the others work
         rewards = [RewardFunction(name, reward) for name, reward in config.reward.items()]
         record = config.rollouts.record
-        recorder = Recorder(self.folder.rollouts, record.every, record.max_completions, rewards)
+        whole = config.rollouts.backend == "transformers" and zero_stage(config.deepspeed) != 3
+        recorder = Recorder(
+            self.folder.rollouts, record.every, record.max_completions, rewards,
+            record.alternatives if whole else 0, score_completions,
+        )  # fmt: skip
         trainer = RLVRTrainer(
             self.model_path, rewards, algorithm=self.algorithm, args=self.args,
             train_dataset=prompt_rows(self.problems), group_size=self.sizes.num_generations,

@@ -24,3 +24,7 @@ class Advantage:
     def __call__(self, rollouts: Rollouts) -> Tensor:
         """(B,) or (B, T) advantages of this rank's completions, finite, 0 where nobody could score the row."""
         raise TypeError(f"{type(self).__name__} does not say how it assigns credit; define __call__(rollouts)")
+
+    def token_values(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, T) what each token adds to its rollout's advantage, for the record; None where it adds nothing."""
+        return None

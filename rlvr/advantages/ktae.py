@@ -104,3 +104,11 @@ class KTAE(KeyTokenRule, Advantage):
             rollout_scale=self.rollout_scale, eps=self.eps, all_rewards=rollouts.all_rewards,
             excluded_ids=self._excluded(rollouts), **self._numbers(),
         )  # fmt: skip
+
+    def token_values(self, rollouts: Rollouts) -> Tensor:
+        """(B, T) key-token values, 0 where the group has not both right and wrong rollouts."""
+        split = rollouts.rewards if rollouts.verdicts is None else rollouts.verdicts
+        return key_token_values(
+            rollouts.token_ids, rollouts.mask, split, rollouts.group_size, excluded_ids=self._excluded(rollouts),
+            **self._numbers(),
+        )  # fmt: skip

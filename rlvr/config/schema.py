@@ -6,6 +6,7 @@ from typing import Any
 from rlvr.errors import UserError
 from rlvr.launch.section import LaunchSection
 from rlvr.rollouts.dynamic import DynamicSection
+from rlvr.rollouts.record import RecordSection
 
 DTYPES = ("float32", "bfloat16")
 ATTENTION = ("sdpa", "flash_attention_2", "eager")
@@ -122,23 +123,6 @@ class ModelSection:
             raise UserError(
                 f"model.attn_implementation is {self.attn_implementation!r}; expected one of {', '.join(ATTENTION)}"
             )
-
-
-@dataclass
-class RecordSection:
-    """Which rollouts are written to `rollouts/step_*.parquet`.
-
-    Attributes:
-        every: rollout batches between two records; 0 for none.
-        max_completions: rows in a file.
-    """
-
-    every: int = 10
-    max_completions: int = 64
-
-    def __post_init__(self) -> None:
-        at_least("rollouts.record", {"every": self.every}, 0)
-        at_least("rollouts.record", {"max_completions": self.max_completions}, 1)
 
 
 @dataclass

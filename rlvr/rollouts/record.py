@@ -1,14 +1,44 @@
 """The record of what was sampled: a Parquet file per recorded rollout batch, a row per completion."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rlvr.errors import UserError
 
 Row = dict[str, Any]
 
 LISTS = {"token_ids": "int32", "entropies": "float32", "logprobs": "float32", "kept": "bool", "advantages": "float32"}
 """Per-token columns, each as long as the completion, in nats; `kept` says whether a token was selected (under the
 `micro_batch*` scopes: was a candidate). Log-probabilities and entropies are null in rows that were not scored."""
+
+OPTIONAL = ("ref_logprobs", "ktae", "ratio")
+"""Per-token columns that a file has where the run has such numbers: with a KL term, with KTAE's credit, where several
+updates are made from a rollout batch. Beside them `top_ids` and `top_logprobs`: a list a token, the likeliest first."""
+
+
+@dataclass
+class RecordSection:
+    """Which rollouts are written to `rollouts/step_*.parquet`.
+
+    Attributes:
+        every: rollout batches between two records; 0 for none.
+        max_completions: rows in a file.
+        alternatives: likeliest tokens noted at each place, by a forward pass over the rows of a file; 0 for none. Only
+            where transformers samples and the weights are in one piece: not with vLLM, not under ZeRO-3.
+    """
+
+    every: int = 10
+    max_completions: int = 64
+    alternatives: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("max_completions", 1), ("alternatives", 0)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"rollouts.record.{name} is {getattr(self, name)}; expected a number of at least {least}"
+                )
 
 
 def _schema(rows: Sequence[Row]) -> Any:
@@ -22,8 +52,9 @@ def _schema(rows: Sequence[Row]) -> Any:
         ("status", pa.string()), ("truncated", pa.bool_()),
     ]  # fmt: skip
     fields += [(name, pa.list_(kinds[kind])) for name, kind in LISTS.items()]
-    if rows and "ref_logprobs" in rows[0]:
-        fields.append(("ref_logprobs", pa.list_(pa.float32())))
+    nested = {"top_ids": pa.list_(pa.list_(pa.int32())), "top_logprobs": pa.list_(pa.list_(pa.float32()))}
+    optional = {**dict.fromkeys(OPTIONAL, pa.list_(pa.float32())), **nested}
+    fields += [(name, kind) for name, kind in optional.items() if rows and name in rows[0]]
     return pa.schema(fields)
 
 

@@ -235,3 +235,7 @@ class Slice:
     kl_divisor: float
     recorded_entropies: Tensor | None = None
     idle: bool = False
+
+
+def ignore(part: Slice, logps: Tensor) -> None:
+    """What a trainer does with the log-probabilities of a slice where nobody records them."""

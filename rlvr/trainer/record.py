@@ -1,35 +1,77 @@
 """Turns a rollout batch into the rows of its record."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from rlvr.rewards.adapter import RewardFunction, completion_text, graders
 from rlvr.rewards.verdict import Verdict
 from rlvr.rollouts.record import write_record
 from rlvr.rollouts.stream import prompt_text
-from rlvr.trainer.batch import RolloutBatch
+from rlvr.trainer.batch import RolloutBatch, Slice, ignore
+from rlvr.trainer.forward import Tokens
+
+Scorer = Callable[..., Iterable[Any]]
+"""`rlvr.analysis.scoring.score_completions`."""
 
 
 class Recorder:
     """Writes every n-th rollout batch to disk; called on the main process, with that process's rows.
+
+    Where more than one update is made from a batch, its file is written a second time after the last one, with the
+    importance ratios that the updates saw.
 
     Args:
         folder: `rollouts/` of the run.
         every: rollout batches between records; the first is always written.
         max_completions: rows in a file.
         rewards: the run's rewards, in order; the verdicts of the first that grades are recorded.
+        alternatives: likeliest tokens to note at each place; 0 for none.
+        scorer: what finds them, with the policy in one piece; needed where there are any.
     """
 
-    def __init__(self, folder: Path, every: int, max_completions: int, rewards: list[RewardFunction]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        max_completions: int,
+        rewards: list[RewardFunction],
+        alternatives: int = 0,
+        scorer: Scorer | None = None,
+    ) -> None:
         self.folder, self.every, self.max_completions, self.rewards = folder, every, max_completions, rewards
+        self.alternatives, self.scorer = alternatives, scorer
 
     def __call__(self, trainer: Any, batch: RolloutBatch, prompts: list[dict[str, Any]]) -> None:
         """Record this batch if its turn has come."""
+        trainer.on_slice = ignore
         if (trainer.rollouts_made - 1) % self.every:
             return
-        rows = [self._row(trainer, batch, prompts, index) for index in range(min(self.max_completions, len(prompts)))]
-        write_record(rows, self.folder, trainer.state.global_step + 1)
+        count = min(self.max_completions, len(prompts))
+        rows = [self._row(trainer, batch, prompts, index) for index in range(count)]
+        values = trainer.algorithm.advantage.token_values(batch.sampled.rollouts)
+        for index, row in enumerate(rows):
+            if values is not None:
+                row["ktae"] = values[index, : len(row["token_ids"])].tolist()
+        if self.alternatives and self.scorer is not None:
+            self._add_alternatives(trainer, batch.sampled.tokens, rows)
+        step = trainer.state.global_step + 1
+        write_record(rows, self.folder, step)
+        if not trainer.on_policy:
+            trainer.on_slice = _Ratios(trainer, rows, lambda: write_record(rows, self.folder, step))
+
+    def _add_alternatives(self, trainer: Any, tokens: Tokens, rows: list[dict[str, Any]]) -> None:
+        assert self.scorer is not None
+        prompts = [tokens.prompt_ids[index][tokens.prompt_mask[index].bool()].tolist() for index in range(len(rows))]
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        given = [row["token_ids"] for row in rows]
+        found = self.scorer(model, prompts, given, temperature=trainer.temperature, top=self.alternatives)
+        for row, scored in zip(rows, found, strict=True):
+            row["top_ids"], row["top_logprobs"] = scored.top_ids.tolist(), scored.top_logprobs.tolist()
 
     def _row(self, trainer: Any, batch: RolloutBatch, prompts: list[dict[str, Any]], index: int) -> dict[str, Any]:
         sampled, scores, prompt = batch.sampled, batch.scores, prompts[index]
@@ -68,3 +110,32 @@ class Recorder:
 def _gold_text(gold: Any) -> str:
     """A gold answer as it is; several accepted forms as a JSON list."""
     return gold if isinstance(gold, str) else json.dumps(list(gold), ensure_ascii=False)
+
+
+class _Ratios:
+    """Importance ratios of recorded rows, as the gradient passes see them; the last pass of a token counts.
+
+    Args:
+        trainer: whose slices these are.
+        rows: of the record; each gets the column `ratio`, null where no gradient pass came.
+        done: called after the last slice that is made from the batch.
+    """
+
+    def __init__(self, trainer: Any, rows: list[dict[str, Any]], done: Callable[[], Any]) -> None:
+        self.trainer, self.done = trainer, done
+        self.rows = {row["row"]: row for row in rows}
+        for row in rows:
+            row["ratio"] = [None] * len(row["token_ids"])
+
+    def __call__(self, part: Slice, logps: Tensor) -> None:
+        """Note a slice: log-probabilities (N, T) of the policy that is updated."""
+        if part.old_logps is not None:
+            ratios = torch.where(part.projected, logps - part.old_logps, 0.0).exp().cpu()
+            for index, number in enumerate(part.rows.tolist()):
+                if number in self.rows:
+                    for place in part.projected[index].nonzero().flatten().tolist():
+                        self.rows[number]["ratio"][place] = float(ratios[index, place])
+        sizes = self.trainer.sizes
+        if (self.trainer._step + 1) % (sizes.slices_per_rollout * sizes.num_iterations) == 0:
+            self.done()
+            self.trainer.on_slice = ignore

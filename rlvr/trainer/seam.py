@@ -23,7 +23,7 @@ from rlvr.rollouts.stream import PromptStream
 from rlvr.trainer import state
 from rlvr.trainer.algorithm import Algorithm, named_algorithm
 from rlvr.trainer.arguments import check_model, default_arguments, own_arguments, sizes_of, unsupported
-from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice
+from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores, Slice, ignore
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
 from rlvr.trainer.faults import Faults
@@ -112,8 +112,8 @@ class RLVRTrainer(GRPOTrainer):
     def _begin(self) -> None:
         """The counters and buffers of a run that has made nothing yet."""
         keep_memory(self.args.device.type)
-        self.rollouts_made = 0
-        self.empty_steps = 0
+        self.rollouts_made = self.empty_steps = 0
+        self.on_slice: Callable[[Slice, Tensor], None] = ignore
         self.rollout: RolloutBatch | None = None
         self.phase_seconds: dict[str, float] = {}
         self.rewards_per_func: Tensor = torch.empty(0)
@@ -133,8 +133,7 @@ class RLVRTrainer(GRPOTrainer):
             yield
         finally:
             self.at_border(name)
-            inner = sum(self.phase_seconds.values()) - nested
-            spent = time.perf_counter() - start - inner
+            spent = time.perf_counter() - start - (sum(self.phase_seconds.values()) - nested)
             self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + spent
 
     @contextmanager
@@ -251,6 +250,7 @@ class RLVRTrainer(GRPOTrainer):
         return loss
 
     def _loss_of(self, part: Slice, logps: Tensor, entropies: Tensor | None, terms: Tensor | None) -> Any:
+        self.on_slice(part, logps.detach())
         seed, step = self.args.seed, self.state.global_step
         return slice_loss(part, logps, entropies, self.algorithm, self.ranks, seed, step, terms)
 

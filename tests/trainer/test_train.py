@@ -128,6 +128,18 @@ def test_records_hold_what_was_sampled(step: int, run: Finished) -> None:
         assert all(logprob <= 0 for logprob in row["logprobs"])
 
 
+def test_alternatives_say_what_else_was_likely(run: Finished) -> None:
+    for row in read_record(run.path / "rollouts/step_000001.parquet"):
+        assert len(row["top_ids"]) == len(row["top_logprobs"]) == len(row["token_ids"])
+        for place, (ids, logprobs) in enumerate(zip(row["top_ids"], row["top_logprobs"], strict=True)):
+            assert len(set(ids)) == 5
+            assert logprobs == sorted(logprobs, reverse=True)
+            assert sum(map(math.exp, logprobs)) <= 1 + 1e-5
+            if row["token_ids"][place] in ids:  # two ways to the same number: while sampling, and here
+                found = logprobs[ids.index(row["token_ids"][place])]
+                assert found == pytest.approx(row["logprobs"][place], abs=1e-4)
+
+
 def test_recorded_tokens_spell_the_recorded_completion(run: Finished) -> None:
     from transformers import AutoTokenizer
 
