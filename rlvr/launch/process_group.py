@@ -5,6 +5,8 @@ Left to TRL, the time-out is ignored without a GPU, and ZeRO-3 under torchrun be
 
 import logging
 import os
+import re
+import traceback
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -95,3 +97,31 @@ def stop() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+LOST = re.compile(
+    r"connection (?:closed|reset|refused)|timed? ?out|broken pipe|socket|remote peer|unhandled system error"
+    r"|no route to host|network is unreachable",
+    re.IGNORECASE,
+)
+"""What gloo, NCCL and the store say where another rank can no longer be reached."""
+
+
+def lost_others(error: BaseException, rank: int) -> str | None:
+    """In one line, that a collective failed because another rank is gone; None for an error of another kind.
+
+    Args:
+        error: what a rank ended with.
+        rank: this process.
+    """
+    import torch.distributed as dist
+
+    raised_by = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
+    of_torch = isinstance(error, dist.DistError) or f"{os.sep}distributed{os.sep}" in raised_by
+    if not isinstance(error, RuntimeError) or not of_torch or not LOST.search(str(error)):
+        return None
+    said = " ".join(str(error).split())
+    return (
+        f"rank {rank} can no longer reach the others ({said[:160]}); one of them has ended, or stalls, or the network "
+        "is cut: look at what each said last and at stacks/ of the run folder, then go on with run.resume=auto"
+    )

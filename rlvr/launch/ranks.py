@@ -125,14 +125,16 @@ class Job:
 
     def _manner(self, starts: int) -> list[str]:
         """How a start treats what is in the run folder."""
+        run = self.config.run
+        asked = str(run.resume).lower() if isinstance(run.resume, bool) else f"'{run.resume}'"  # auto, or a path
         if starts == 0 and not (self.slurm and job_restarts()):
-            run = self.config.run
-            resume = str(run.resume).lower() if isinstance(run.resume, bool) else f"'{run.resume}'"  # auto, or a path
-            return [f"run.resume={resume}", f"run.overwrite={str(run.overwrite).lower()}"]
+            return [f"run.resume={asked}", f"run.overwrite={str(run.overwrite).lower()}"]
         if self.newest_step() is not None:
             return [RESUME]
+        # Without a checkpoint of its own yet, the run begins as it began: with the weights of the path it was given.
+        begins = [f"run.resume={asked}"] if isinstance(run.resume, str) else []
         made = _holds_something(self.folder.path) and self.folder.config.exists()
-        return ["run.overwrite=true"] if made and (self.may_replace or self.slurm) else []
+        return [*begins, *(["run.overwrite=true"] if made and (self.may_replace or self.slurm) else [])]
 
     def _plan(self, status: Path, command: Sequence[str]) -> Path:
         """What `rlvr/launch/elastic.py` is to do, as a file."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
-from rlvr.launch.status import DONE, STATUS_DIR, end_soon, reporting
+from rlvr.launch.status import DONE, STATUS_DIR, end_soon, own_rank, reporting
 from rlvr.launch.world import adopt_slurm, check_launcher, is_rank
 
 
@@ -67,6 +67,13 @@ def _as_rank(read: Callable[[], RunConfig]) -> int:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
         raise
+    except RuntimeError as error:
+        from rlvr.launch.process_group import lost_others
+
+        lost = lost_others(error, own_rank())
+        if lost is None:
+            raise
+        print(f"rlvr: {lost}", file=sys.stderr)
     finally:
         sys.stdout.flush()
         if STATUS_DIR in os.environ:

@@ -80,23 +80,28 @@ def training(nodes: list[Node], place: Path) -> list[subprocess.Popen]:
     return processes
 
 
-def seconds_to_the_end(processes: list[subprocess.Popen], most: float) -> float:
-    """How long all took to end; none of them well."""
+def seconds_to_the_end(processes: list[subprocess.Popen], most: float) -> tuple[float, str]:
+    """How long all took to end, none of them well; and what they said."""
     spent = wait_until(lambda: all(process.poll() is not None for process in processes), most)
+    said = ""
     for process in processes:
         out, error = process.communicate()
         assert process.returncode not in (0, 75), out + error
-    return spent
+        said += error
+    return spent, said
 
 
 def test_a_cut_link_ends_the_job_on_both_nodes(nodes: list[Node], tmp_path: Path) -> None:
     processes = training(nodes, tmp_path)
     nodes[1].cut()
-    assert TIMEOUT_SECONDS - 2 < seconds_to_the_end(processes, 60) < TIMEOUT_SECONDS + 10
+    spent, said = seconds_to_the_end(processes, 60)
+    assert TIMEOUT_SECONDS - 2 < spent < TIMEOUT_SECONDS + 10
+    assert "can no longer reach the others" in said
+    assert "go on with run.resume=auto" in said
 
 
 def test_a_killed_rank_ends_the_job_on_both_nodes(nodes: list[Node], tmp_path: Path) -> None:
     processes = training(nodes, tmp_path)
     (status,) = (tmp_path / "runs").glob(".launch-x-*-1/0/1.pid")
     os.kill(json.loads(status.read_text())["pid"], signal.SIGKILL)
-    assert seconds_to_the_end(processes, 60) < 10
+    assert seconds_to_the_end(processes, 60)[0] < 10

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.launch.process_group import back_end_of, start, stop, wait
+from rlvr.launch.process_group import back_end_of, lost_others, start, stop, wait
 from rlvr.launch.section import LaunchSection
 from tests.ranks import run_ranks
 
@@ -61,12 +61,28 @@ def test_a_stalled_rank_ends_the_others_after_the_time_out() -> None:
             return "stalled"
         try:
             dist.all_reduce(torch.ones(1))
-        except RuntimeError:
+        except RuntimeError as error:
             seconds = time.monotonic() - began
+            assert "rank 0 can no longer reach the others (" in str(lost_others(error, 0))
             return f"{1 < seconds < 4.5}"
         return "nothing happened"
 
     assert run_ranks(2, on_rank, timeout=60) == ["True", "stalled"]
+
+
+def test_errors_of_another_kind_are_no_lost_rank() -> None:
+    import torch.distributed as dist
+
+    for error in (ValueError("timed out"), RuntimeError("connection closed"), RuntimeError("out of memory")):
+        try:
+            raise error
+        except Exception as caught:
+            assert lost_others(caught, 1) is None, "not raised by torch.distributed"
+    assert lost_others(dist.DistStoreError("shapes differ"), 1) is None
+    said = lost_others(dist.DistStoreError("Timed out after 3 seconds\nwaiting for clients"), 1)
+    assert said is not None
+    assert said.startswith("rank 1 can no longer reach the others (Timed out after 3 seconds waiting for clients); ")
+    assert "\n" not in said
 
 
 @pytest.fixture

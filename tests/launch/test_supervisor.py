@@ -1,5 +1,7 @@
 """What an end means, and what follows it."""
 
+from pathlib import Path
+
 import pytest
 
 from rlvr.launch.status import CRASHED, DONE, INTERRUPTED, PREEMPTED, REFUSED, End
@@ -101,3 +103,28 @@ def test_an_end_that_is_no_crash_ends_the_restarts(code: int) -> None:
     fake = Fake((2, 1), (4, code), (6, 0))
     assert fake.run(3) == code
     assert fake.starts == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("resume", "again"),
+    [
+        (False, []),
+        (True, []),
+        ("auto", ["run.resume='auto'"]),
+        ("/old/checkpoint-8", ["run.resume='/old/checkpoint-8'"]),
+    ],
+)
+def test_a_run_that_began_from_a_path_begins_there_again(resume: bool | str, again: list[str], tmp_path: Path) -> None:
+    from rlvr.config.compose import compose
+    from rlvr.launch.ranks import Job
+
+    given = f"run.resume='{resume}'" if isinstance(resume, str) else f"run.resume={str(resume).lower()}"
+    job = Job(compose([f"run.dir={tmp_path}", "run.name=x", given, "launch.processes=2"]))
+    try:
+        assert job._manner(0)[0] == given
+        assert job._manner(1) == again
+        job.folder.path.mkdir()
+        job.folder.config.write_text("run: {}")
+        assert job._manner(1) == [*again, "run.overwrite=true"]
+    finally:
+        job.clean()
