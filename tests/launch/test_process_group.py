@@ -63,21 +63,18 @@ def test_a_stalled_rank_ends_the_others_after_the_time_out() -> None:
             dist.all_reduce(torch.ones(1))
         except RuntimeError as error:
             seconds = time.monotonic() - began
-            assert "rank 0 can no longer reach the others (" in str(lost_others(error, 0))
-            return f"{1 < seconds < 4.5}"
+            said = lost_others(error, 0) or ""
+            return f"{1 < seconds < 4.5} {said[:41]}"
         return "nothing happened"
 
-    assert run_ranks(2, on_rank, timeout=60) == ["True", "stalled"]
+    assert run_ranks(2, on_rank, timeout=60) == ["True rank 0 can no longer reach the others (", "stalled"]
 
 
 def test_errors_of_another_kind_are_no_lost_rank() -> None:
     import torch.distributed as dist
 
-    for error in (ValueError("timed out"), RuntimeError("connection closed"), RuntimeError("out of memory")):
-        try:
-            raise error
-        except Exception as caught:
-            assert lost_others(caught, 1) is None, "not raised by torch.distributed"
+    errors = [ValueError("timed out"), RuntimeError("connection closed"), RuntimeError("out of memory")]
+    assert [lost_others(error, 1) for error in errors] == [None] * 3, "not raised by torch.distributed"
     assert lost_others(dist.DistStoreError("shapes differ"), 1) is None
     said = lost_others(dist.DistStoreError("Timed out after 3 seconds\nwaiting for clients"), 1)
     assert said is not None
