@@ -1,16 +1,21 @@
 """Logits of given completions, a chunk of positions at a time: the LM head never sees a whole row at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlvr.errors import UserError
 
+T = TypeVar("T")
+
 CHUNK_ELEMENTS = 1 << 24
 """Logits that exist at once (64 MiB in float32), and a few times that beside them."""
+
+WINDOW_PASSES = 32
+"""Passes whose rows are sorted by length together, so that results of no more rows wait to be given in order."""
 
 PROBE_TOKENS = 8
 PROBE_ERROR = {torch.float32: 1e-4, torch.float64: 1e-4}
@@ -96,6 +101,11 @@ def hidden_states(model: Any, prompts: Sequence[Sequence[int]], completions: Seq
         end = len(prompt) + len(completion)
         ids[row, :end] = torch.tensor([*prompt, *completion])
         predicts[row, len(prompt) - 1 : end - 1] = True
+    vocabulary = bare(model).get_input_embeddings().weight.shape[0]
+    if not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise UserError(
+            f"a row has the token {int(ids.max())}, but the model knows {vocabulary}; expected tokens of its tokenizer"
+        )
     was_training = model.training
     model.eval()
     try:
@@ -128,6 +138,41 @@ def passes(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
         else:
             found.append([row])
     return found
+
+
+def in_order(
+    prompt_ids: Sequence[Sequence[int]],
+    token_ids: Sequence[Sequence[int]],
+    tokens_per_pass: int,
+    score: Callable[[list[Sequence[int]], list[Sequence[int]]], list[T]],
+) -> Iterator[T]:
+    """Score rows in passes of like length, and give the results in the order of the rows.
+
+    Args:
+        prompt_ids: N prompts.
+        token_ids: N completions.
+        tokens_per_pass: see `passes`.
+        score: makes one pass: prompts and completions -> a result a row.
+    """
+    lengths = [len(prompt) + len(tokens) for prompt, tokens in zip(prompt_ids, token_ids, strict=True)]
+    for start, end in _windows(lengths, WINDOW_PASSES * tokens_per_pass):
+        found: dict[int, T] = {}
+        for rows in passes(lengths[start:end], tokens_per_pass):
+            parts = score([prompt_ids[start + row] for row in rows], [token_ids[start + row] for row in rows])
+            found.update(zip(rows, parts, strict=True))
+        yield from (found[row] for row in range(end - start))
+
+
+def _windows(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
+    """Neighbouring rows of at most so many tokens together, and one row at least."""
+    start, filled = 0, 0
+    for row, length in enumerate(lengths):
+        if row > start and filled + length > tokens:
+            yield start, row
+            start, filled = row, 0
+        filled += length
+    if lengths:
+        yield start, len(lengths)
 
 
 def check_rows(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:

@@ -10,12 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr.analysis.forward import Head, check_rows, chunks, head_of, hidden_states, passes
+from rlvr.analysis.forward import Head, check_rows, chunks, head_of, hidden_states, in_order
 from rlvr.errors import UserError
 from rlvr.maths.entropy import entropy_and_logps
-
-WINDOW_PASSES = 32
-"""Passes whose rows are sorted by length together, so that results of no more rows wait to be given in order."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +67,13 @@ def score_completions(
         raise ValueError(f"temperature is {temperature}; expected a positive number")
     if top < 0 or tokens_per_pass < 1:
         raise ValueError(f"top is {top} and tokens_per_pass {tokens_per_pass}; expected at least 0 and 1")
-    return _scored(model, prompt_ids, token_ids, temperature, top, tokens_per_pass)
+    head: list[Head] = []
 
+    def score(prompts: list[Sequence[int]], tokens: list[Sequence[int]]) -> list[Scored]:
+        head.extend([] if head else [head_of(model, prompts[0])])
+        return _score_pass(model, head[0], prompts, tokens, temperature, top)
 
-def _scored(
-    model: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    token_ids: Sequence[Sequence[int]],
-    temperature: float,
-    top: int,
-    tokens_per_pass: int,
-) -> Iterator[Scored]:
-    if not prompt_ids:
-        return
-    head = head_of(model, prompt_ids[0])
-    lengths = [len(prompt) + len(tokens) for prompt, tokens in zip(prompt_ids, token_ids, strict=True)]
-    for start, end in _windows(lengths, WINDOW_PASSES * tokens_per_pass):
-        found: dict[int, Scored] = {}
-        for rows in passes(lengths[start:end], tokens_per_pass):
-            prompts = [prompt_ids[start + row] for row in rows]
-            tokens = [token_ids[start + row] for row in rows]
-            parts = _score_pass(model, head, prompts, tokens, temperature, top)
-            found.update(zip(rows, parts, strict=True))
-        yield from (found[row] for row in range(end - start))
-
-
-def _windows(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
-    """Neighbouring rows of at most so many tokens together, and one row at least."""
-    start, filled = 0, 0
-    for row, length in enumerate(lengths):
-        if row > start and filled + length > tokens:
-            yield start, row
-            start, filled = row, 0
-        filled += length
-    yield start, len(lengths)
+    return in_order(prompt_ids, token_ids, tokens_per_pass, score)
 
 
 @torch.no_grad()
