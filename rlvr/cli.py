@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import recipes
+from rlvr.analysis import commands as analysis
 from rlvr.collecting import collector_rests
 from rlvr.errors import UserError
 from rlvr.evaluation import commands as evaluation
 from rlvr.evaluation import prompt_commands as prompts
+from rlvr.report import microscope_commands as microscope
 
 TRAIN_EXAMPLES = """examples:
   rlvr train                                        the built-in task with the built-in policy
@@ -84,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     _grade_options(commands)
     evaluation.add_parsers(commands)
     prompts.add_parsers(commands)
+    microscope.add_parsers(commands)
     recipes.add_parsers(commands)
+    analysis.add_parsers(commands)
     report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
     export = commands.add_parser(
@@ -194,6 +198,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 COMMANDS = {
     "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "export": _export,
     "resume-check": _resume_check, "doctor": _doctor, **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
+    **microscope.COMMANDS, **analysis.COMMANDS,
 }  # fmt: skip
 
 

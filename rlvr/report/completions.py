@@ -101,7 +101,7 @@ def shown_completions(run: RunData) -> Shown:
     """The completions of the first, the middle and the last record of a run."""
     if not run.records:
         return Shown()
-    decoder = load_decoder(_tokenizer_places(run))
+    decoder = load_decoder(tokenizer_places(run))
     remarks: list[str] = []
     completions: list[Completion] = []
     for path in first_middle_last(run.records):
@@ -130,8 +130,8 @@ def _completion(row: dict[str, Any], decoder: Decoder) -> Completion:
     )  # fmt: skip
 
 
-def _tokenizer_places(run: RunData) -> list[tuple[str, str | Path]]:
-    """The newest checkpoint, then the policy the run started from."""
+def tokenizer_places(run: RunData) -> list[tuple[str, str | Path]]:
+    """Where the tokenizer of a run may be: its newest checkpoint, then the policy it started from."""
     from rlvr.assets import base_policy_path
 
     places: list[tuple[str, str | Path]] = []

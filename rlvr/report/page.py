@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,18 +71,29 @@ def render(run: RunData) -> str:
     )
 
 
-def page(template: str, **values: Any) -> str:
+def page(
+    template: str, *, styles: Sequence[str] = ("page.css",), scripts: Sequence[str] = ("page.js",), **values: Any
+) -> str:
     """Render a template that extends `base.html.j2`, with the style and the script in the page.
 
     The script is allowed by its hash, so a script that got into the page by another way would not run.
+
+    Args:
+        template: a file of `templates/`.
+        styles: files of `templates/`, in their order.
+        scripts: files of `templates/`, run as one.
+        **values: of the template.
     """
     from markupsafe import Markup
 
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style, script = (_joined(names) for names in (styles, scripts))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    own = {"script": Markup(script), "script_hash": f"sha256-{digest}"}
-    style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
-    return _environment().get_template(template).render(style=style, **own, **values)
+    own = {"style": Markup(style), "script": Markup(script), "script_hash": f"sha256-{digest}"}
+    return _environment().get_template(template).render(**own, **values)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
 
 
 def _environment() -> "Environment":

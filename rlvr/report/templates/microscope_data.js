@@ -1,0 +1,59 @@
+"use strict";
+// The data of the page: columns are little-endian arrays, deflated, in base64.
+const microscopeData = (() => {
+  const halves = Float32Array.from({ length: 65536 }, (_, bits) => {
+    const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+  });
+
+  async function inflate(text) {
+    const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).arrayBuffer();
+  }
+
+  const kinds = {
+    half: (buffer) => Float32Array.from(new Uint16Array(buffer), (bits) => halves[bits]),
+    share: (buffer) => Float32Array.from(new Uint8Array(buffer), (code) => (code / 255) ** 2),
+    bits: (buffer) => {
+      const bytes = new Uint8Array(buffer);
+      return Uint8Array.from({ length: 8 * bytes.length }, (_, index) => (bytes[index >> 3] >> (index & 7)) & 1);
+    },
+    byte: (buffer) => new Uint8Array(buffer),
+    short: (buffer) => new Uint16Array(buffer),
+    long: (buffer) => new Uint32Array(buffer),
+  };
+
+  // Scored entropies from the greatest, to tell how many tokens reach a threshold.
+  function descending(values) {
+    return values.filter((value) => !Number.isNaN(value)).sort().reverse();
+  }
+
+  // How many of a descending array are at least `least`.
+  function reaching(sorted, least) {
+    let low = 0, high = sorted.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (sorted[middle] >= least) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  async function read() {
+    const data = JSON.parse(document.getElementById("data").textContent);
+    const columns = {};
+    for (const [name, { kind, data: text }] of Object.entries(data.columns)) {
+      columns[name] = kinds[kind](await inflate(text));
+    }
+    const policy = (prefix) => ({
+      entropy: columns[`${prefix}entropy`], logprob: columns[`${prefix}logprob`], top: columns[`${prefix}top`],
+      share: columns[`${prefix}top_p`], rank: columns[`${prefix}rank`], sorted: descending(columns[`${prefix}entropy`]),
+    });
+    const policies = data.against === null ? [policy("")] : [policy(""), policy("b_")];
+    return { ...data, columns, policies };
+  }
+
+  return { read, reaching };
+})();
