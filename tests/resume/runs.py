@@ -207,19 +207,18 @@ class _Count(int):
     __hash__ = int.__hash__
 
 
-def operations(engine: str, folder: Path, rank: int) -> int:
-    """How many operations on files a rank makes below the folder of checkpoints in a whole run."""
+def operations(engine: str, folder: Path) -> list[int]:
+    """How many operations on files each rank makes below the folder of checkpoints in a whole run."""
     folder.mkdir()
-    counted = folder / "counted"
+    counted = [folder / f"counted_{rank}" for rank in range(ranks_of(engine))]
 
-    def hook(own: int) -> None:
-        if own == rank:
-            never = _Count(-1)
-            never.file = os.open(counted, os.O_WRONLY | os.O_CREAT)
-            at_operation(never, folder, rank)(own)
+    def hook(rank: int) -> None:
+        never = _Count(-1)
+        never.file = os.open(counted[rank], os.O_WRONLY | os.O_CREAT)
+        at_operation(never, folder, rank)(rank)
 
     assert run(engine, folder, hook=hook) == [0] * ranks_of(engine), log(folder)
-    return counted.stat().st_size
+    return [path.stat().st_size for path in counted]
 
 
 def after_seconds(engine: str, folder: Path, seconds: float) -> list[int]:
@@ -243,4 +242,6 @@ def some(items: Sequence[int], count: int) -> list[int]:
     """All of them in a soak, else so many, spread evenly."""
     if os.environ.get("RLVR_SOAK") == "1" or len(items) <= count:
         return list(items)
+    if count == 1:
+        return [items[len(items) // 2]]
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
