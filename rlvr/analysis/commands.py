@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from rlvr.analysis import error_commands, policy_commands, record_commands
+from rlvr.analysis import error_commands, policy_commands, record_commands, temperatures_commands
+from rlvr.analysis.forking import commands as forking_commands
 
 EXAMPLES = """examples:
   rlvr analyze distribution runs/x                               entropies of every recorded token
@@ -20,6 +21,8 @@ MODULES: tuple[Any, ...] = (
     record_commands,
     policy_commands,
     error_commands,
+    forking_commands,
+    temperatures_commands,
 )
 """Modules with `add_parser(actions)`, which adds their actions, and `ACTIONS`, name -> function of the arguments. They
 are imported for `rlvr --help`, so they import what is heavy inside their functions."""
