@@ -76,7 +76,7 @@ def _sheet(result: ForkResult, title: str) -> Sheet:
         ])  # fmt: skip
     changes = result.changes
     notes = [
-        f"{len(result.forks)} forks in {len(result.positions)} positions; {p_text(changes.p_value)} against outcomes "
+        f"{len(result.forks)} fork{'s' * (len(result.forks) != 1)} in {len(result.positions)} positions; {p_text(changes.p_value)} against outcomes "
         f"that never change. A change had to save a deviance of {changes.penalty:.1f}.",
         f"Survival of the base path: {percent(result.positions[-1].survival)}. Largest drift: "
         f"{max(one.drift for one in result.positions):.2f}. Before the first token: "
