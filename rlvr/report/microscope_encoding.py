@@ -22,8 +22,8 @@ def pack(kind: str, values: np.ndarray) -> dict[str, str]:
 
     Args:
         kind: `half`: IEEE half precision, relative error at most 2^-11 from 6e-5 on, NaN for what is missing.
-            `share`: of [0, 1], one byte of its square root, error at most (sqrt(share) + 1/1020) / 255: 0.4 points near 1,
-            0.04 near 0.01. `bits`: true or false. `byte`, `short`, `long`: whole numbers of 1, 2 and 4 bytes.
+            `share`: of [0, 1], one byte of its square root, error at most (sqrt(share) + 1/1020) / 255, so 0.4 points
+            near 1 and 0.04 near 0.01. `bits`: true or false. `byte`, `short`, `long`: whole numbers of 1, 2, 4 bytes.
         values: any shape, written row after row; little-endian.
 
     Raises:

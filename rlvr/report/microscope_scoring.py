@@ -56,22 +56,24 @@ def fill(run: RunData, samples: Sequence[Sample], ask: Ask) -> tuple[list[Sample
     Returns:
         The completions, in order, and the sentences.
     """
-    wanting: dict[Policy | None, list[int]] = {}
+    wanting: dict[str | None, list[tuple[int, str]]] = {}
     for index, sample in enumerate(samples):
         if not sample.scores.complete and len(sample.token_ids):
-            wanting.setdefault(sampling_policy(run, sample.facts["step"]), []).append(index)
+            policy = sampling_policy(run, sample.facts["step"])
+            place, label = (None, "") if policy is None else (policy.place, policy.label)
+            wanting.setdefault(place, []).append((index, label))
     filled, remarks = list(samples), []
-    for policy, rows in wanting.items():
-        if policy is None:
+    for place, rows in wanting.items():
+        if place is None:
             remarks.append(f"{len(rows)} completions have gaps, and the run does not say which policy to ask.")
             continue
         try:
-            answers = ask(policy.place, [samples[row] for row in rows])
+            answers = ask(place, [samples[index] for index, _ in rows])
         except UserError as error:
-            remarks.append(f"{len(rows)} completions have gaps that {policy.label} could not fill: {error}.")
+            remarks.append(f"{len(rows)} completions have gaps that {place} could not fill: {error}.")
             continue
-        for row, answer in zip(rows, answers, strict=True):
-            filled[row] = replace(samples[row], scores=_completed(samples[row].scores, answer, policy.label))
+        for (index, label), answer in zip(rows, answers, strict=True):
+            filled[index] = replace(samples[index], scores=_completed(samples[index].scores, answer, label))
     return filled, remarks
 
 

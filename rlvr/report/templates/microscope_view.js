@@ -53,10 +53,11 @@ const microscopeView = (() => {
       ["probability", ...each((policy, side) => (scored[side] ? number(chance(policy.logprob[at])) : "not scored"))],
     ];
     if (policies.length > 1) {
-      lines.push(["difference", `${signed(policies[1].entropy[at] - policies[0].entropy[at])} nats`]);
+      const difference = policies[1].entropy[at] - policies[0].entropy[at];
+      lines.push(["difference", Number.isNaN(difference) ? "not scored" : `${signed(difference)} nats`]);
     }
     lines.push(
-      ["threshold", ...forks.map((fork) => (fork ? "a fork" : "below"))],
+      ["threshold", ...forks.map((fork, side) => (fork ? "a fork" : scored[side] ? "below" : "not scored"))],
       ["run", columns.kept[at] ? "kept" : "dropped"],
       ["advantage", column("advantage", signed)],
       ["KTAE value", column("ktae", signed)],
