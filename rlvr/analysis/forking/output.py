@@ -74,13 +74,20 @@ def _sheet(result: ForkResult, title: str) -> Sheet:
             place, token_text(fork.text), _alternatives(one), f"{one.entropy:.2f}", f"{one.hazard:.2f}",
             main_outcomes(result, fork.before), main_outcomes(result, fork.after), f"{fork.gain:.0f}",
         ])  # fmt: skip
-    changes = result.changes
+    columns = ["position", "token", "could have been", "entropy", "hazard", "outcomes before", "after", "gain"]
+    return Sheet(title, columns, rows, _notes(result),
+                 ("position", "token", "could have been", "outcomes before", "after"))  # fmt: skip
+
+
+def _notes(result: ForkResult) -> list[str]:
+    """What to know when reading the table."""
+    changes, count = result.changes, len(result.forks)
+    largest = max(one.drift for one in result.positions)
     notes = [
-        f"{len(result.forks)} fork{'s' * (len(result.forks) != 1)} in {len(result.positions)} positions; {p_text(changes.p_value)} against outcomes "
-        f"that never change. A change had to save a deviance of {changes.penalty:.1f}.",
-        f"Survival of the base path: {percent(result.positions[-1].survival)}. Largest drift: "
-        f"{max(one.drift for one in result.positions):.2f}. Before the first token: "
-        f"{main_outcomes(result, result.start, 3)}.",
+        f"{count} fork{'s' * (count != 1)} in {len(result.positions)} positions; {p_text(changes.p_value)} against "
+        f"outcomes that never change. A change had to save a deviance of {changes.penalty:.1f}.",
+        f"Survival of the base path: {percent(result.positions[-1].survival)}. Largest drift: {largest:.2f}. Before the "
+        f"first token: {main_outcomes(result, result.start, 3)}.",
     ]
     if result.right is not None:
         notes.append("* the right answer")
@@ -90,9 +97,7 @@ def _sheet(result: ForkResult, title: str) -> Sheet:
             f"At position {smallest.position} the branches have {percent(smallest.mass)} of the probability; a lower "
             "--threshold or more --alternates would look at the rest."
         )
-    columns = ["position", "token", "could have been", "entropy", "hazard", "outcomes before", "after", "gain"]
-    return Sheet(title, columns, rows, notes,
-                 ("position", "token", "could have been", "outcomes before", "after"))  # fmt: skip
+    return notes
 
 
 def _alternatives(one: PositionOutcomes, most: int = 3) -> str:

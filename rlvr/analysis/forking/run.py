@@ -19,6 +19,8 @@ from rlvr.evaluation.wording import write_whole
 SAY_EVERY = 10
 """Lines of progress, about."""
 
+SHOWN_CHARACTERS = 200
+
 Say = Callable[[str], None]
 
 
@@ -138,7 +140,9 @@ def _say_cost(
     length = len(base.token_ids)
     places = looked_at(base, settings.stride)
     cost, whole = cost_of(left, length), cost_of(cells, length)
-    say(f"base path: {length} tokens, {settings.base}: {''.join(texts)!r}")
+    text = "".join(texts)
+    shown = repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
+    say(f"base path: {length} tokens, {settings.base}: {shown}")
     there = whole.continuations - cost.continuations
     say(
         f"{len(places)} positions, {len(cells) - 1} branches: {cost.continuations:,} continuations to draw"
