@@ -18,6 +18,7 @@ from rlvr.errors import UserError
 from rlvr.evaluation import commands as evaluation
 from rlvr.evaluation import prompt_commands as prompts
 from rlvr.report import microscope_commands as microscope
+from rlvr.sweep import commands as sweeps
 
 TRAIN_EXAMPLES = """examples:
   rlvr train                                        the built-in task with the built-in policy
@@ -89,8 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     microscope.add_parsers(commands)
     recipes.add_parsers(commands)
     analysis.add_parsers(commands)
-    report = commands.add_parser("report", help="write report.html of a run, from its folder alone")
-    report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x")
+    sweeps.add_parsers(commands)
+    report = commands.add_parser(
+        "report", help="write report.html of a run, or the table of a sweep, from its folder alone"
+    )
+    report.add_argument("folder", type=Path, metavar="RUN", help="a run folder, e.g. runs/x, or a sweep's")
     export = commands.add_parser(
         "export", help="write the policy of a checkpoint as a folder that from_pretrained loads",
         description="Verify a checkpoint and write its policy: weights in one piece, configuration, tokenizer.",
@@ -169,6 +173,9 @@ def _grade(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from rlvr.report.page import build_report
 
+    if (arguments.folder / sweeps.PLAN).is_file():
+        sweeps.show_report(arguments.folder)
+        return 0
     print(build_report(arguments.folder))
     return 0
 
@@ -198,7 +205,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 COMMANDS = {
     "train": _train, "plan": _plan, "check": _check, "grade": _grade, "report": _report, "export": _export,
     "resume-check": _resume_check, "doctor": _doctor, **evaluation.COMMANDS, **prompts.COMMANDS, **recipes.COMMANDS,
-    **microscope.COMMANDS, **analysis.COMMANDS,
+    **microscope.COMMANDS, **analysis.COMMANDS, **sweeps.COMMANDS,
 }  # fmt: skip
 
 

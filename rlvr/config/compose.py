@@ -93,8 +93,8 @@ def split_settings(overrides: Sequence[str], own: Sequence[str]) -> tuple[dict[s
 EVALUATION_GROUPS = ("protocol", "decoding")
 """Groups that `rlvr evaluate` chooses from."""
 
-LISTED = ("benchmark",)
-"""Folders of `configs/` whose files are named in a list instead."""
+LISTED = ("benchmark", "ablation")
+"""Folders of `configs/` that are no groups: their files are named in a list, or read by a sweep."""
 
 
 def _choices(primary: str) -> tuple[dict[str, list[str]], set[str]]:
