@@ -114,3 +114,55 @@ def auroc_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(areas[~np.isnan(areas)], [tail, 1 - tail])
     return Area(value, float(low), float(high))
+
+
+def auroc_within(
+    scores: np.ndarray,
+    positive: np.ndarray,
+    draws: np.ndarray,
+    problems: np.ndarray,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Area:
+    """The share of pairs of one draw that the score orders, with an interval from resampled problems.
+
+    Only a positive and a negative that answer the same problem are compared, so a score that tells hard problems from
+    easy ones gains nothing by that. Every pair counts once.
+
+    Args:
+        scores: (N,) finite.
+        positive: (N,) bool.
+        draws: (N,) labels; rows with one label are compared with each other.
+        problems: (N,) labels; a draw belongs to one problem.
+        confidence: of the two-sided interval, in (0, 1).
+        resamples: draws of the interval.
+        seed: of the interval.
+
+    Returns:
+        The area; all NaN where no pair has two different scores.
+
+    Raises:
+        ValueError: as for `auroc`.
+    """
+    scores, positive = _checked(scores, positive)
+    codes, problem_codes = (np.unique(labels, return_inverse=True)[1] for labels in (draws, problems))
+    count = int(problem_codes.max(initial=-1)) + 1
+    won, pairs, differ = np.zeros(count), np.zeros(count), False
+    order = np.argsort(codes, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        ups = int(positive[rows].sum())
+        if 0 < ups < rows.size:
+            possible = ups * (rows.size - ups)
+            won[problem_codes[rows[0]]] += auroc(scores[rows], positive[rows]) * possible
+            pairs[problem_codes[rows[0]]] += possible
+            differ |= bool(np.ptp(scores[rows]) > 0)
+    if not differ:
+        return Area(float("nan"), float("nan"), float("nan"))
+    random, tail = np.random.default_rng(seed), (1 - confidence) / 2
+    draws_of = (np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples))
+    sums = np.array([(times @ won, times @ pairs) for times in draws_of])
+    areas = sums[sums[:, 1] > 0]
+    low, high = np.quantile(areas[:, 0] / areas[:, 1], [tail, 1 - tail]) if count > 1 else (np.nan, np.nan)
+    return Area(float(won.sum() / pairs.sum()), float(low), float(high))

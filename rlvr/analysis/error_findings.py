@@ -5,6 +5,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from rlvr.analysis.answers import PREDICTORS
+from rlvr.analysis.auroc import Area
 from rlvr.analysis.errors import Signal
 from rlvr.analysis.output import BLUE, Finding
 from rlvr.evaluation.wording import NOTHING, Sheet, percent
@@ -16,22 +17,31 @@ if TYPE_CHECKING:
 def of_errors(signals: Sequence[Signal], notes: Sequence[str]) -> Finding:
     """AUROC of every predictor by label."""
     rows = [
-        (one.label, one.predictor, f"{one.completions:,}", f"{one.problems:,}", percent(one.wrong), _area(one))
+        (
+            one.label,
+            one.predictor,
+            f"{one.completions:,}",
+            f"{one.problems:,}",
+            percent(one.wrong),
+            _area(one.area),
+            _area(one.within),
+        )
         for one in signals
     ]
-    columns = ("completions of", "predictor", "completions", "problems", "wrong", "AUROC (95 %)")
+    columns = ("completions of", "predictor", "completions", "problems", "wrong", "AUROC", "within problems")
     said = [
         *notes,
-        "AUROC of a larger number for a wrong answer: 0.5 is chance. Intervals resample problems."
-        + (
-            f" {NOTHING}: all answers are right, or all wrong." if any(isnan(one.area.value) for one in signals) else ""
-        ),
+        "AUROC of a larger number for a wrong answer: 0.5 is chance. In brackets 95 % intervals over problems. Within "
+        "problems only samples of one problem are compared.",
     ]
+    if any(isnan(one.area.value + one.within.value) for one in signals):
+        said.append(f"{NOTHING}: all answers are right, or all wrong, or one number stands for all of a problem.")
     sheet = Sheet("Entropy as a signal of a wrong answer", columns, rows, said, left=("completions of", "predictor"))
     csv = [
         {"completions_of": one.label, "predictor": one.predictor, "completions": one.completions,
          "problems": one.problems, "wrong": one.wrong, "auroc": one.area.value, "low": one.area.low,
-         "high": one.area.high}
+         "high": one.area.high, "auroc_within": one.within.value, "low_within": one.within.low,
+         "high_within": one.within.high}
         for one in signals
     ]  # fmt: skip
     paper = (
@@ -45,11 +55,10 @@ def of_errors(signals: Sequence[Signal], notes: Sequence[str]) -> Finding:
     )
 
 
-def _area(one: Signal) -> str:
-    if isnan(one.area.value):
+def _area(area: Area) -> str:
+    if isnan(area.value):
         return NOTHING
-    limits = "" if isnan(one.area.low) else f" ({one.area.low:.3f} to {one.area.high:.3f})"
-    return f"{one.area.value:.3f}{limits}"
+    return f"{area.value:.3f}" + ("" if isnan(area.low) else f" ({area.low:.3f} to {area.high:.3f})")
 
 
 def _draw(figure: "Figure", signals: Sequence[Signal], labels: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlvr.analysis.answers import Answers
-from rlvr.analysis.auroc import Area, auroc_interval
+from rlvr.analysis.auroc import Area, auroc_interval, auroc_within
 
 ALL = "all"
 
@@ -22,6 +22,7 @@ class Signal:
         problems: different ones among them.
         wrong: share of wrong completions.
         area: AUROC of the number for a wrong answer; above 0.5 a larger number means wrong more often.
+        within: the same among samples of one problem only; NaN where the number is the same for all of them.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Signal:
     problems: int
     wrong: float
     area: Area
+    within: Area
 
 
 def error_signals(answers: Answers, *, resamples: int = 2000, seed: int = 0) -> list[Signal]:
@@ -63,5 +65,7 @@ def _signal(answers: Answers, label: str, rows: np.ndarray, predictor: str, resa
     values = answers.predictors[predictor]
     known = rows & ~np.isnan(values)
     wrong, problems = answers.wrong[known], answers.problems[known]
-    area = auroc_interval(values[known], wrong, problems, resamples=resamples, seed=seed)
-    return Signal(label, predictor, int(known.sum()), len(set(problems)), float(wrong.mean()), area)
+    given = {"resamples": resamples, "seed": seed}
+    area = auroc_interval(values[known], wrong, problems, **given)
+    within = auroc_within(values[known], wrong, answers.draws[known], problems, **given)
+    return Signal(label, predictor, int(known.sum()), len(set(problems)), float(wrong.mean()), area, within)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,19 +121,7 @@ def of_critical(
         show: tokens in the table.
         notes: on the completions.
     """
-    ends = np.cumsum(completions.lengths)
-    lowest = np.argsort(scores, kind="stable")[: max(LISTED, show)]
-    csv = []
-    for place in lowest.tolist():
-        row = int(np.searchsorted(ends, place, side="right"))
-        position = place - int(ends[row]) + completions.lengths[row]
-        ids = completions.token_ids[row].tolist()
-        file, number = completions.places[row]
-        csv.append({
-            "file": file, "row": number, "position": position, "token_id": ids[position],
-            "token": text_of(decode, ids[position]), "score": float(scores[place]),
-            "before": visible(decode(ids[max(0, position - BEFORE) : position])).replace("\n", "\u21b5"),
-        })  # fmt: skip
+    csv = _lowest(completions, scores, decode, max(LISTED, show))
     rows = [
         (
             f"{entry['score']:.2g}",
@@ -161,3 +149,20 @@ def of_critical(
         "(arXiv 2411.19943)."
     )
     return Finding("critical", sheet, csv, draw, paper)
+
+
+def _lowest(completions: Completions, scores: np.ndarray, decode: Decode, most: int) -> list[dict[str, Any]]:
+    """Where the lowest of N scores stand, the lowest first."""
+    ends = np.cumsum(completions.lengths)
+    found = []
+    for place in np.argsort(scores, kind="stable")[:most].tolist():
+        row = int(np.searchsorted(ends, place, side="right"))
+        position = place - int(ends[row]) + completions.lengths[row]
+        ids = completions.token_ids[row].tolist()
+        file, number = completions.places[row]
+        before = visible(decode(ids[max(0, position - BEFORE) : position])).replace("\n", "\u21b5")
+        found.append({
+            "file": file, "row": number, "position": position, "token_id": ids[position],
+            "token": text_of(decode, ids[position]), "score": float(scores[place]), "before": before,
+        })  # fmt: skip
+    return found

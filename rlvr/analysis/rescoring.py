@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def read_completions(files: Sequence[RecordFile], most: int | None = None, *, wr
     found = Completions([], [], [], [], [])
     for file in files:
         for rows in token_rows(file.path, ["token_ids"], ["prompt", "prompt_id", "correct"]):
-            found.token_ids.extend(np.split(rows.tokens["token_ids"], np.cumsum(rows.lengths)[:-1]))
+            ids, ends = rows.tokens["token_ids"], np.cumsum(rows.lengths).tolist()
+            found.token_ids.extend(ids[start:end] for start, end in pairwise([0, *ends]))
             found.prompts.extend(rows.rows["prompt"])
             found.correct.extend(rows.rows["correct"])
             named = zip(rows.rows["prompt_id"], rows.rows["prompt"], strict=True)
