@@ -238,7 +238,7 @@ def _svg(
     }  # fmt: skip
     with rc_context(style):
         canvas = Canvas(figsize=(WIDTH, height * panels + EDGE), layout="constrained")
-        fill(canvas.subplots(panels, 1, squeeze=False)[:, 0])
+        fill(list(canvas.subplots(panels, 1, squeeze=False)[:, 0]))
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         canvas.savefig(file, format="svg", transparent=True, metadata=nothing)

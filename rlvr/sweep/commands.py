@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.sweep import PLAN
 
-PLAN = "sweep.yaml"
-"""What makes a folder a sweep's."""
+__all__ = ["COMMANDS", "PLAN", "add_parsers", "show_report"]
 
 EXAMPLES = """examples:
   rlvr sweep ablation=entropy_percentile --workers 2                     named arms of configs/ablation/, five seeds
@@ -129,6 +129,8 @@ def _run(plan: Any, parent: Path, arguments: argparse.Namespace) -> int:
     runner = LocalRunner(folder, arguments.workers, plan.name, say=lambda text: print(text, flush=True))
     if plan.space:
         trials = arguments.search or len(plan.arms)
+        if not trials:
+            raise UserError(f"{folder.path} has no trial yet; say how many there shall be: --search 20")
         plan, outcome = run_search(plan, folder, trials, arguments.workers, runner.run)
     else:
         done = sum(folder.summary(cell.name) is not None for cell in plan.cells)

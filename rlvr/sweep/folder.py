@@ -12,7 +12,7 @@ from typing import IO, Any
 from rlvr.config.compose import compose, write_config
 from rlvr.errors import UserError
 from rlvr.run_folder import RunFolder
-from rlvr.sweep.commands import PLAN
+from rlvr.sweep import PLAN
 from rlvr.sweep.plan import Cell, Plan, difference, read_plan, write_plan
 
 
@@ -107,7 +107,7 @@ def write_sweep(plan: Plan, parent: Path) -> SweepFolder:
         raise UserError(f"{folder.path} cannot be made ({error.strerror}); set run.dir to a writable folder") from None
     for name, config in configs.items():
         _write_cell(folder, name, config)
-    if not plan.space:  # a search's is written with its arms
+    if not (plan.space and folder.plan.exists()):  # a search's has arms from its trials
         write_plan(plan, folder.plan)
     return folder
 

@@ -72,8 +72,9 @@ class Settings:
     @property
     def keys(self) -> set[str]:
         """What is set, without `+`."""
-        fixed = {text.split("=", 1)[0] for text in self.fixed}
-        return {key.lstrip("+~") for key in (*fixed, *(one.key for one in (*self.axes, *self.intervals)))}
+        fixed = [text.split("=", 1)[0] for text in self.fixed]
+        several = [axis.key for axis in self.axes] + [interval.key for interval in self.intervals]
+        return {key.lstrip("+~") for key in (*fixed, *several)}
 
 
 def read_settings(texts: Sequence[str], own: Sequence[str] = ()) -> Settings:

@@ -38,7 +38,7 @@ def search_plan(name: str | None, settings: Settings) -> Plan:
 
     if settings.own.get("ablation") is not None:
         raise UserError("an ablation has named arms and is not searched; leave out --search or ablation")
-    keys = [one.key for one in (*settings.intervals, *settings.axes)]
+    keys = [one.key for one in settings.intervals] + [axis.key for axis in settings.axes]
     if not keys:
         raise UserError(
             "--search has nothing to choose; give an interval, e.g. 'optimizer.learning_rate=interval(1e-4,1e-3)'"

@@ -46,10 +46,10 @@ def _with_limits(value: OverSeeds, form: str) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value with two digits that count."""
+    """A p-value with three digits that count."""
     if p is None:
         return NOTHING
-    return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+    return "<0.0001" if p < 1e-4 else f"{p:.3g}"
 
 
 def _number(value: float | None) -> str:
@@ -83,8 +83,8 @@ def _versus(row: ArmResult, several: bool) -> list[str]:
 
 
 def _notes(result: SweepResult, several: bool, compared: bool) -> list[str]:
-    counts = sorted({one.summary.get("heldout_problems") for row in result.arms for one in row.cells} - {None})
-    on = f" on {counts[0]:,} problems" if len(counts) == 1 else ""
+    counts = {one.summary.get("heldout_problems") or 0 for row in result.arms for one in row.cells}
+    on = f" on {max(counts):,} problems" if len(counts) == 1 and max(counts) > 0 else ""
     notes = [
         f"Held-out accuracy in %{on}, one answer each: sampled before and after, and greedy after. Means over seeds "
         "with their 95 % t intervals, which cover training and sampling, not the draw of the problems: all seeds share "
