@@ -86,8 +86,8 @@ def _notes(result: ForkResult) -> list[str]:
     notes = [
         f"{count} fork{'s' * (count != 1)} in {len(result.positions)} positions; {p_text(changes.p_value)} against "
         f"outcomes that never change. A change had to save a deviance of {changes.penalty:.1f}.",
-        f"Survival of the base path: {percent(result.positions[-1].survival)}. Largest drift: {largest:.2f}. Before the "
-        f"first token: {main_outcomes(result, result.start, 3)}.",
+        f"Survival of the base path: {percent(result.positions[-1].survival)}. Largest drift: {largest:.2f}. Before "
+        f"the first token: {main_outcomes(result, result.start, 3)}.",
     ]
     if result.right is not None:
         notes.append("* the right answer")
