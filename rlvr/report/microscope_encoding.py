@@ -16,6 +16,9 @@ from rlvr.report.tokens import ENTROPY_EDGES, Decode, pieces, token_text, visibl
 UNRANKED = 255
 """The rank of a sampled token that is not among the most likely ones."""
 
+LEAST_SHARE = 0.001
+"""Probability from which on an alternative is shown: most tokens are certain, and have none."""
+
 
 def pack(kind: str, values: np.ndarray) -> dict[str, str]:
     """A column of numbers, as the page's script unpacks it.
@@ -24,7 +27,8 @@ def pack(kind: str, values: np.ndarray) -> dict[str, str]:
         kind: `half`: IEEE half precision, relative error at most 2^-11 from 6e-5 on, NaN for what is missing.
             `share`: of [0, 1], one byte of its square root, error at most (sqrt(share) + 1/1020) / 255, so 0.4 points
             near 1 and 0.04 near 0.01. `bits`: true or false. `byte`, `short`, `long`: whole numbers of 1, 2, 4 bytes.
-        values: any shape, written row after row; little-endian.
+        values: any shape, written row after row. Of numbers of several bytes first the lowest byte of each, then the
+            next of each: high bytes are alike, and deflate well where they stand together.
 
     Raises:
         ValueError: for another kind, or a share outside [0, 1].
@@ -43,7 +47,8 @@ def pack(kind: str, values: np.ndarray) -> dict[str, str]:
         if kind not in widths:
             raise ValueError(f"kind is {kind!r}; expected half, share, bits, {', '.join(widths)}")
         coded = flat.astype(widths[kind])
-    return {"kind": kind, "data": base64.b64encode(zlib.compress(coded.tobytes(), 6)).decode()}
+    planes = coded.view("u1").reshape(coded.size, coded.itemsize).T if coded.size else coded
+    return {"kind": kind, "data": base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()}
 
 
 class Texts:
@@ -187,7 +192,7 @@ def _alternatives(
         return found, shares, rank
     count = scores.top_ids.shape[1]
     chances = np.exp(np.minimum(scores.top_logprobs, 0.0))
-    shown = np.rint(np.sqrt(chances) * 255) > 0  # the byte of the others would be 0
+    shown = chances >= LEAST_SHARE
     ids, inverse = np.unique(scores.top_ids[shown], return_inverse=True)
     known = np.array([texts.place(texts.alone(int(token))) for token in ids], np.int64)
     found[:, :count][shown], shares[:, :count][shown] = known[inverse], chances[shown]

@@ -23,7 +23,8 @@ def unpack(column: dict[str, str], count: int | None = None) -> np.ndarray:
     raw = zlib.decompress(base64.b64decode(column["data"]))
     if column["kind"] == "bits":
         return np.unpackbits(np.frombuffer(raw, "u1"), bitorder="little")[:count].astype(bool)
-    values = np.frombuffer(raw, WIDTHS[column["kind"]])
+    kind = np.dtype(WIDTHS[column["kind"]])
+    values = np.frombuffer(raw, "u1").reshape(kind.itemsize, -1).T.copy().view(kind).ravel()
     return (values / 255.0) ** 2 if column["kind"] == "share" else values
 
 

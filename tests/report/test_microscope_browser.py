@@ -60,12 +60,13 @@ def beside(folder: Path) -> Path:
 
 
 class Look(Visit):
-    """An open microscope."""
+    """An open microscope, in a window so high that every completion of a small one is drawn."""
 
-    def __init__(self, browser: Any, path: Path, scheme: str = "light", width: int = 1440) -> None:
+    def __init__(self, browser: Any, path: Path, scheme: str = "light", width: int = 1440, height: int = 3000) -> None:
         super().__init__(browser, path, scheme, width)
+        self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_selector("html[data-ready]", timeout=60_000)
-        self.path = path
+        self.page.wait_for_timeout(200)
 
     def rows(self) -> list[list[str]]:
         """Token, count, mean entropy and share kept of the list of forks."""
@@ -107,7 +108,6 @@ def both(browser: Any, beside: Path) -> Iterator[Look]:
 
 def test_it_opens_with_the_top_fifth_as_forks(look: Look) -> None:
     # 116 tokens, a fifth are 24. Place k has (k mod 7) / 3 nats: 2 nats 8 times, 5/3 10 times, 4/3 18 times.
-    look.page.wait_for_timeout(200)
     assert look.page.locator("#nats").input_value() == "1.333"
     share = look.page.locator("#share").text_content()
     assert share == "36 forks, 31.0 % of 116 shown tokens; percentile 69.0 of the page"
@@ -337,8 +337,9 @@ def test_two_hundred_thousand_tokens_open_quickly_and_are_drawn_when_near(
     path = tmp_path / "large.html"
     path.write_text(render(read_run(folder), noise(200, 1000), Decoder(word_decoder(), "of a test"), "B", []))
     assert path.stat().st_size < 10_000_000
-    look = Look(browser, path)
+    look = Look(browser, path, height=900)
     spent = look.page.evaluate("performance.now()")
+    print(f"open after {spent:.0f} ms")
     assert spent < 20_000
     drawn = look.page.locator("#completions .t").count()
     assert 0 < drawn < 60_000
@@ -346,7 +347,9 @@ def test_two_hundred_thousand_tokens_open_quickly_and_are_drawn_when_near(
         "() => { const started = performance.now(); const slider = document.getElementById('slider');"
         "slider.value = 700; slider.dispatchEvent(new Event('input')); return performance.now() - started; }"
     )
-    assert look.page.evaluate(change) < 2_000
+    answered = look.page.evaluate(change)
+    print(f"the slider answers after {answered:.0f} ms")
+    assert answered < 2_000
     look.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     last = look.page.locator("article.completion").last
     last.locator(".t").first.wait_for(timeout=10_000)

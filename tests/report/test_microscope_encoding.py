@@ -23,11 +23,11 @@ WORDS_OF = lambda ids: "".join(WORDS[token] for token in ids)  # noqa: E731
 @pytest.mark.parametrize(
     ("kind", "values", "stored"),
     [
-        ("half", [0.5, -2.0], "0038 00c0"),  # 0x3800 is 2^-1, 0xc000 is -2^1, the low byte first
+        ("half", [0.5, -2.0], "0000 38c0"),  # 0x3800 is 2^-1, 0xc000 is -2^1; low bytes, then high bytes
         ("share", [0.0, 0.25, 1.0], "00 80 ff"),  # sqrt(0.25) * 255 = 127.5, to the even 128
         ("bits", [True, False, True, True], "0d"),  # 1 + 4 + 8
         ("byte", [255], "ff"),
-        ("short", [258], "0201"),
+        ("short", [258, 3], "0203 0100"),
         ("long", [65_538], "02000100"),
     ],
 )
@@ -98,7 +98,7 @@ def sample(length: int = 3, **changes: object) -> Sample:
         np.linspace(0, 1, length), np.full(length, np.log(0.5)), "the record", tops,
         np.log(np.tile([0.5, 0.25], (length, 1))), "checkpoint-1",
     )  # fmt: skip
-    facts = record_row(1, 0, ids.tolist())
+    facts = record_row(1, 0, [1])
     fields = {"facts": facts, "token_ids": ids, "kept": ids == 1, "advantages": np.full(length, -1.5), "ktae": None,
               "ratio": None, "scores": scores}  # fmt: skip
     return Sample(**{**fields, **changes})  # type: ignore[arg-type]
@@ -155,14 +155,11 @@ def test_an_empty_completion_and_many_texts_have_their_place() -> None:
     assert [one["length"] for one in data["completions"]] == [0, 70_000]
 
 
-@pytest.mark.parametrize(
-    ("realistic", "against", "most"), [(True, True, 10_000_000), (False, False, 10_000_000), (False, True, 16_000_000)]
-)
-def test_two_hundred_completions_of_a_thousand_tokens_stay_small(realistic: bool, against: bool, most: int) -> None:
+@pytest.mark.parametrize(("realistic", "against"), [(True, True), (False, False)])
+def test_two_hundred_completions_of_a_thousand_tokens_stay_small(realistic: bool, against: bool) -> None:
     # Every optional column is there. Pure noise, which no deflating makes smaller, is the worst that can come.
     samples = noise(200, 1000, realistic=realistic, against=against)
     started = time.perf_counter()
     script = as_script(payload(samples, word_decoder(), "B" if against else None))
-    print(f"{len(script.encode()) / 1e6:.2f} MB in {time.perf_counter() - started:.1f} s")
-    assert len(script.encode()) < most
+    assert len(script.encode()) < 9_500_000, "the page around it has less than 0.1 MB"
     assert time.perf_counter() - started < 60

@@ -1,5 +1,5 @@
 "use strict";
-// The data of the page: columns are little-endian arrays, deflated, in base64.
+// The data of the page: columns are arrays in base64, deflated; of wide numbers all low bytes stand first.
 const microscopeData = (() => {
   const halves = Float32Array.from({ length: 65536 }, (_, bits) => {
     const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
@@ -10,19 +10,26 @@ const microscopeData = (() => {
   async function inflate(text) {
     const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Response(stream).arrayBuffer();
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  // Whole numbers whose bytes stand apart, the lowest of all of them first.
+  function whole(bytes, width) {
+    const size = bytes.length / width;
+    return Uint32Array.from({ length: size }, (_, index) => {
+      let value = 0;
+      for (let byte = width - 1; byte >= 0; byte--) value = 256 * value + bytes[byte * size + index];
+      return value;
+    });
   }
 
   const kinds = {
-    half: (buffer) => Float32Array.from(new Uint16Array(buffer), (bits) => halves[bits]),
-    share: (buffer) => Float32Array.from(new Uint8Array(buffer), (code) => (code / 255) ** 2),
-    bits: (buffer) => {
-      const bytes = new Uint8Array(buffer);
-      return Uint8Array.from({ length: 8 * bytes.length }, (_, index) => (bytes[index >> 3] >> (index & 7)) & 1);
-    },
-    byte: (buffer) => new Uint8Array(buffer),
-    short: (buffer) => new Uint16Array(buffer),
-    long: (buffer) => new Uint32Array(buffer),
+    half: (bytes) => Float32Array.from(whole(bytes, 2), (bits) => halves[bits]),
+    share: (bytes) => Float32Array.from(bytes, (code) => (code / 255) ** 2),
+    bits: (bytes) => Uint8Array.from({ length: 8 * bytes.length }, (_, at) => (bytes[at >> 3] >> (at & 7)) & 1),
+    byte: (bytes) => bytes,
+    short: (bytes) => whole(bytes, 2),
+    long: (bytes) => whole(bytes, 4),
   };
 
   // Scored entropies from the greatest, to tell how many tokens reach a threshold.
