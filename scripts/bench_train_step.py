@@ -3,6 +3,7 @@
     python -m scripts.bench_train_step                 # the comparison, about half an hour on two cores
     python -m scripts.bench_train_step --curves        # what a step of ours costs against lengths, kept share, ...
     python -m scripts.bench_train_step --attribute     # what padding, rows and head are worth
+    python -m scripts.bench_train_step --profile       # which operations a step of ours consists of
     python -m scripts.bench_train_step --shape tiny --median 12 --cut 40 --runs 1 --trl-rows 8    # does it run
 
 A step is everything from finished rollouts to updated weights: rewards, scoring, every gradient slice, the optimizer.
@@ -25,6 +26,7 @@ from typing import Any
 from scripts.bench_steps import cases, curves
 from scripts.bench_steps.planned import Job, Setting
 from scripts.bench_steps.processes import Bench, Runner, fresh_process, machine, peak_flops
+from scripts.bench_steps.profiled import PROFILE_HEADER, profile, profile_cells, profile_lines
 from scripts.bench_steps.shapes import SHAPES
 from scripts.bench_steps.table import CASE_HEADER, case_cells, markdown, print_lines, spread
 
@@ -53,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peak-tflops", type=float, help="of the device, where it is unknown")
     parser.add_argument("--curves", action="store_true")
     parser.add_argument("--attribute", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     return parser.parse_args(arguments)
 
 
@@ -127,6 +130,12 @@ def _measure(bench: Bench, args: argparse.Namespace, setting: Setting, peak: flo
         trl, _ = cases.fastest(bench, Job("trl", setting), args.trl_rows)
         lines = curves.attribution(bench, job, trl, args.runs or ROW_RUNS)
         print(markdown(curves.ATTRIBUTION_HEADER, [curves.attribution_cells(line) for line in lines]))
+        return lines
+    if args.profile:
+        job = Job("ours", setting, args.ours_rows[0])
+        both = {"a, informative": job, "b, informative": bench.recorded(job)}
+        lines = [line for name, each in both.items() for line in profile_lines(name, bench.start(profile, each))]
+        print(markdown(PROFILE_HEADER, [profile_cells(line) for line in lines]))
         return lines
     names = [name for name in cases.CASES if name.startswith(args.cases)]
     sweep, lines = cases.all_cases(bench, setting, names, args.runs or 5, args.trl_rows, args.ours_rows, peak)

@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from scripts import bench_train_step
 from scripts.bench_steps import cases, curves, planned, shapes, switches, table
 from scripts.bench_steps.planned import Job, Setting
 from scripts.bench_steps.processes import Bench
+from scripts.bench_steps.profiled import kind_of, profile_lines
 from scripts.bench_steps.shapes import SHAPES, Shape, forward_flops, useful_flops
 from tests.source import ROOT
 
@@ -254,9 +256,33 @@ def test_without_a_gpu_the_script_for_one_says_what_it_needs() -> None:
     assert "torch sees no GPU; qwen3-8b in bfloat16 needs one with 66 GB" in done.stderr
 
 
+def test_operations_have_a_kind_and_a_share() -> None:
+    assert kind_of("aten::addmm") == kind_of("aten::mm") == "matrix products"
+    assert kind_of("aten::add_") == "multiplications and additions of activations"
+    assert kind_of("aten::_scaled_dot_product_flash_attention_for_cpu_backward") == "attention"
+    assert kind_of("Optimizer.step#AdamW.step") == "everything else"
+    lines = profile_lines("b", {"attention": 1.0, "optimizer": 3.0})
+    assert [(line["kind"], line["s"], line["share"]) for line in lines] == [
+        ("optimizer", 3.0, 0.75), ("attention", 1.0, 0.25)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_profile_says_where_a_step_goes() -> None:
+    command = [sys.executable, "-m", "scripts.bench_train_step", *TINY, "--profile", "--ours-rows", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    shares = {(line["case"], line["kind"]): line["share"] for line in lines}
+    for case in ("a, informative", "b, informative"):
+        assert sum(share for (name, _), share in shares.items() if name == case) == pytest.approx(1, abs=0.01)
+        assert shares[case, "matrix products"] > 0
+        assert shares[case, "attention"] > 0
+
+
 @pytest.mark.slow
 def test_every_run_has_a_process_of_its_own() -> None:
-    command = [".venv/bin/python", "-m", "scripts.bench_train_step", *TINY, "--runs", "1", "--trl-rows", "4"]
+    command = [sys.executable, "-m", "scripts.bench_train_step", *TINY, "--runs", "1", "--trl-rows", "4"]
     done = subprocess.run([*command, "--ours-rows", "4"], capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
