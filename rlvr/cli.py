@@ -66,12 +66,7 @@ def _grade_options(commands: Any) -> None:
     grade.add_argument("--overwrite", action="store_true", help="grade all rows anew")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rlvr", description="Reinforcement learning with verifiable rewards, on the tokens that matter."
-    )
-    parser.add_argument("--version", action="version", version=f"rlvr {importlib.metadata.version('rlvr')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def _training(commands: Any) -> None:
     train = commands.add_parser(
         "train", help="train a policy", description="Train a policy. Settings are KEY=VALUE in Hydra's grammar.",
         epilog=TRAIN_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,13 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="grade the golds of a data set against themselves, without a model")
     _settings(check)
     check.add_argument("--limit", type=float, default=0.01, metavar="SHARE", help="golds that may fail (0.01)")
-    _grade_options(commands)
-    evaluation.add_parsers(commands)
-    prompts.add_parsers(commands)
-    microscope.add_parsers(commands)
-    recipes.add_parsers(commands)
-    analysis.add_parsers(commands)
-    sweeps.add_parsers(commands)
+
+
+def _about_runs(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="write report.html of a run, or the table of a sweep, from its folder alone"
     )
@@ -112,6 +103,23 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--overwrite", action="store_true", help="replace the folder of an earlier check")
     doctor = commands.add_parser("doctor", help="say what is installed and what is missing, for a bug report")
     doctor.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are written")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlvr", description="Reinforcement learning with verifiable rewards, on the tokens that matter."
+    )
+    parser.add_argument("--version", action="version", version=f"rlvr {importlib.metadata.version('rlvr')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _training(commands)
+    _grade_options(commands)
+    evaluation.add_parsers(commands)
+    prompts.add_parsers(commands)
+    microscope.add_parsers(commands)
+    recipes.add_parsers(commands)
+    analysis.add_parsers(commands)
+    sweeps.add_parsers(commands)
+    _about_runs(commands)
     return parser
 
 

@@ -188,11 +188,9 @@ class Run:
     def _trainer(self) -> Any:
         from transformers import PrinterCallback
 
-        from rlvr.analysis.scoring import score_completions
         from rlvr.rewards.adapter import RewardFunction
         from rlvr.trainer.arguments import lora_config
         from rlvr.trainer.callbacks import Alarms, EngineCheck, HeldOut, MetricsFile, ProgressLine
-        from rlvr.trainer.record import Recorder
         from rlvr.trainer.seam import RLVRTrainer
         from rlvr.trainer.watchdog import watch
 
@@ -204,18 +202,13 @@ class Run:
             callbacks.append(HeldOut(config.evaluation.every, self._measure_and_report))
         callbacks.append(self.preemption)  # last: a signal may come while the others work
         rewards = [RewardFunction(name, reward) for name, reward in config.reward.items()]
-        record = config.rollouts.record
-        whole = config.rollouts.backend == "transformers" and zero_stage(config.deepspeed) != 3
-        recorder = Recorder(
-            self.folder.rollouts, record.every, record.max_completions, rewards,
-            record.alternatives if whole else 0, score_completions,
-        )  # fmt: skip
+        recorder = self._recorder(rewards)
         trainer = RLVRTrainer(
             self.model_path, rewards, algorithm=self.algorithm, args=self.args,
             train_dataset=prompt_rows(self.problems), group_size=self.sizes.num_generations,
             window=config.optimizer.window, dynamic=config.rollouts.dynamic, sparse_head=config.optimizer.sparse_head,
             correct_sampler=config.rollouts.correct_sampler, record_scores=config.rollouts.record_scores,
-            on_rollout=recorder if record.every else None,
+            on_rollout=recorder if config.rollouts.record.every else None,
             processing_class=self.tokenizer, callbacks=callbacks, peft_config=lora_config(config),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -229,6 +222,15 @@ class Run:
         if trainer.stream.duplicates:
             self.say(f"{trainer.stream.duplicates} duplicate prompts dropped")
         return trainer
+
+    def _recorder(self, rewards: list[Any]) -> Any:
+        from rlvr.analysis.scoring import score_completions
+        from rlvr.trainer.record import Recorder
+
+        rollouts, record = self.config.rollouts, self.config.rollouts.record
+        whole = rollouts.backend == "transformers" and zero_stage(self.config.deepspeed) != 3
+        most = record.alternatives if whole else 0
+        return Recorder(self.folder.rollouts, record.every, record.max_completions, rewards, most, score_completions)
 
     def _set_saver(self, saver: Any) -> None:
         """What the configuration says of checkpoints."""
@@ -276,7 +278,6 @@ class Run:
         self.say(f"everything about this run: {self._report()}")
 
     def _report(self) -> Path:
-        """The report's file; the run stands without it."""
         from rlvr.report.page import build_report
 
         return build_report(self.folder)
