@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr.analysis.forward import Head, check_rows, chunks, head_of, hidden_states, in_order
+from rlvr.analysis.forward import Head, Ids, check_rows, chunks, flat_ids, head_of, hidden_states, in_order
 from rlvr.errors import UserError
 
 FLOOR = -1e4
@@ -38,8 +38,8 @@ def contrastive(positive_KV: Tensor, negative_KV: Tensor, targets_K: Tensor, bet
 def critical_scores(
     positive: Any,
     negative: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    token_ids: Sequence[Sequence[int]],
+    prompt_ids: Sequence[Ids],
+    token_ids: Sequence[Ids],
     *,
     beta: float = 1.0,
     tokens_per_pass: int = 16384,
@@ -68,7 +68,7 @@ def critical_scores(
         check_rows(model, prompt_ids, token_ids)
     heads: list[Head] = []
 
-    def score(prompts: list[Sequence[int]], tokens: list[Sequence[int]]) -> list[np.ndarray]:
+    def score(prompts: list[Ids], tokens: list[Ids]) -> list[np.ndarray]:
         heads.extend([] if heads else [head_of(model, prompts[0]) for model in models])
         sizes = [head.project.weight.shape[0] for head in heads]
         if sizes[0] != sizes[1]:
@@ -82,12 +82,12 @@ def critical_scores(
 def _score_pass(
     models: tuple[Any, Any],
     heads: Sequence[Head],
-    prompts: Sequence[Sequence[int]],
-    tokens: Sequence[Sequence[int]],
+    prompts: Sequence[Ids],
+    tokens: Sequence[Ids],
     beta: float,
 ) -> list[np.ndarray]:
     states = [hidden_states(model, prompts, tokens) for model in models]
-    targets_K = torch.tensor([token for row in tokens for token in row], dtype=torch.int64)
+    targets_K = flat_ids(tokens)
     parts = [np.zeros(0, np.float32)]
     for part in chunks(len(targets_K), heads[0].project.weight.shape[0]):
         own, other = (head.logits(hidden_KD[part]) for head, hidden_KD in zip(heads, states, strict=True))

@@ -1,15 +1,20 @@
 """Logits of given completions, a chunk of positions at a time: the LM head never sees a whole row at once."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlvr.errors import UserError
 
 T = TypeVar("T")
+
+Ids = Sequence[int] | np.ndarray
+"""Token ids of one row, a list or an array."""
 
 CHUNK_ELEMENTS = 1 << 24
 """Logits that exist at once (64 MiB in float32), and a few times that beside them."""
@@ -47,8 +52,19 @@ class Head:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout; its mode is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
-def head_of(model: Any, token_ids: Sequence[int]) -> Head:
+def head_of(model: Any, token_ids: Ids) -> Head:
     """The head of a model, compared with the model's own logits on a few tokens.
 
     Args:
@@ -63,8 +79,9 @@ def head_of(model: Any, token_ids: Sequence[int]) -> Head:
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     head = Head(under.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))
     ids = torch.tensor([list(token_ids[:PROBE_TOKENS])], device=model.device)
-    own = model(input_ids=ids, use_cache=False).logits[0].float()
-    ours = head.logits(_backbone(model, ids)[0]).to(own.device)
+    with _evaluating(model):
+        own = model(input_ids=ids, use_cache=False).logits[0].float()
+        ours = head.logits(_backbone(model, ids)[0]).to(own.device)
     error = float(((own - ours).abs() / (1 + own.abs())).max())
     if not error <= PROBE_ERROR.get(under.dtype, 0.05):
         raise UserError(
@@ -79,8 +96,13 @@ def _backbone(model: Any, ids: Tensor) -> Tensor:
     return bare(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
 
 
+def flat_ids(rows: Sequence[Ids]) -> Tensor:
+    """Token ids of rows, one after another, int64."""
+    return torch.from_numpy(np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]))
+
+
 @torch.no_grad()
-def hidden_states(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
+def hidden_states(model: Any, prompts: Sequence[Ids], completions: Sequence[Ids]) -> Tensor:
     """Hidden states that predict each completion token, all rows in one pass.
 
     Rows stand flush left: no token sees what is to its right, so padding there needs no mask, and every token has the
@@ -99,19 +121,15 @@ def hidden_states(model: Any, prompts: Sequence[Sequence[int]], completions: Seq
     predicts = torch.zeros((len(prompts), width), dtype=torch.bool)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         end = len(prompt) + len(completion)
-        ids[row, :end] = torch.tensor([*prompt, *completion])
+        ids[row, :end] = flat_ids([prompt, completion])
         predicts[row, len(prompt) - 1 : end - 1] = True
     vocabulary = bare(model).get_input_embeddings().weight.shape[0]
     if not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
         raise UserError(
             f"a row has the token {int(ids.max())}, but the model knows {vocabulary}; expected tokens of its tokenizer"
         )
-    was_training = model.training
-    model.eval()
-    try:
+    with _evaluating(model):
         states = _backbone(model, ids.to(model.device))
-    finally:
-        model.train(was_training)
     return states[predicts.to(states.device)]
 
 
@@ -141,10 +159,10 @@ def passes(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
 
 
 def in_order(
-    prompt_ids: Sequence[Sequence[int]],
-    token_ids: Sequence[Sequence[int]],
+    prompt_ids: Sequence[Ids],
+    token_ids: Sequence[Ids],
     tokens_per_pass: int,
-    score: Callable[[list[Sequence[int]], list[Sequence[int]]], list[T]],
+    score: Callable[[list[Ids], list[Ids]], list[T]],
 ) -> Iterator[T]:
     """Score rows in passes of like length, and give the results in the order of the rows.
 
@@ -175,7 +193,7 @@ def _windows(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
         yield start, len(lengths)
 
 
-def check_rows(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:
+def check_rows(model: Any, prompts: Sequence[Ids], completions: Sequence[Ids]) -> None:
     """Refuse rows that cannot be scored.
 
     Raises:

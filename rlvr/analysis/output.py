@@ -13,7 +13,7 @@ from rlvr.evaluation.wording import Sheet, csv_text, rich_tables, write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "rlvr", "font.family": "DejaVu Sans", "font.size": 9,
     "text.parse_math": False, "axes.unicode_minus": False, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.6,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,

@@ -52,6 +52,7 @@ def run_tokens(arguments: argparse.Namespace) -> int:
     from rlvr.analysis.vocabulary import TokenTally
 
     files = find_records(arguments.places, arguments.steps)
+    decoder = decoder_of(files, arguments.tokenizer)
     tally, completions, left_out = TokenTally(), 0, 0
     for file in files:
         for rows in token_rows(file.path, ["entropies", "token_ids", "kept"]):
@@ -63,7 +64,6 @@ def run_tokens(arguments: argparse.Namespace) -> int:
             f"no token stands {arguments.minimum} times among the {int(tally.counts.sum()):,} scored ones; lower "
             "--minimum, or name more steps"
         )
-    decoder = decoder_of(files, arguments.tokenizer)
     notes = [*said_of(files, completions, left_out), f"Texts of tokens: {decoder.source}."]
     finding = of_tokens(table, decoder, arguments.show, arguments.minimum, notes)
     publish(

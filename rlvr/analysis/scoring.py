@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr.analysis.forward import Head, check_rows, chunks, head_of, hidden_states, in_order
+from rlvr.analysis.forward import Head, Ids, check_rows, chunks, flat_ids, head_of, hidden_states, in_order
 from rlvr.errors import UserError
 from rlvr.maths.entropy import entropy_and_logps
 
@@ -34,8 +34,8 @@ class Scored:
 
 def score_completions(
     model: Any,
-    prompt_ids: Sequence[Sequence[int]],
-    token_ids: Sequence[Sequence[int]],
+    prompt_ids: Sequence[Ids],
+    token_ids: Sequence[Ids],
     *,
     temperature: float = 1.0,
     top: int = 0,
@@ -69,7 +69,7 @@ def score_completions(
         raise ValueError(f"top is {top} and tokens_per_pass {tokens_per_pass}; expected at least 0 and 1")
     head: list[Head] = []
 
-    def score(prompts: list[Sequence[int]], tokens: list[Sequence[int]]) -> list[Scored]:
+    def score(prompts: list[Ids], tokens: list[Ids]) -> list[Scored]:
         head.extend([] if head else [head_of(model, prompts[0])])
         return _score_pass(model, head[0], prompts, tokens, temperature, top)
 
@@ -80,13 +80,13 @@ def score_completions(
 def _score_pass(
     model: Any,
     head: Head,
-    prompts: Sequence[Sequence[int]],
-    tokens: Sequence[Sequence[int]],
+    prompts: Sequence[Ids],
+    tokens: Sequence[Ids],
     temperature: float,
     top: int,
 ) -> list[Scored]:
     hidden_KD = hidden_states(model, prompts, tokens)
-    targets_K = torch.tensor([token for row in tokens for token in row], dtype=torch.int64)
+    targets_K = flat_ids(tokens)
     parts = [
         _score_chunk(head.logits(hidden_KD[part]), targets_K[part], temperature, top)
         for part in chunks(len(targets_K), head.project.weight.shape[0])

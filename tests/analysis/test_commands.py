@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in range(40):
             correct = bool(random.random() < 0.6)
             ids = random.integers(4, 100, 12).tolist()
-            entropies = (random.exponential(0.2, 12) + 0.3 * (not correct)).tolist()
+            entropies = (random.exponential(0.2, 12) + 0.08 * (not correct)).tolist()
             answer = "1" if correct else str(row % 3)
             rows.append(made_row(row, entropies, ids, correct=correct, answer=answer or "0", group=row // 4, step=step))
         steps[step] = rows
@@ -143,7 +143,7 @@ def test_errors_of_a_record_and_of_a_ledger(run: Path, tmp_path: Path, capsys: C
         "mean token entropy", "max token entropy", "semantic entropy", "length"
     }  # fmt: skip
     mean = next(row for row in rows if (row["completions_of"], row["predictor"]) == ("all", "mean token entropy"))
-    assert 0.8 < float(mean["low"]) < float(mean["auroc"]) < float(mean["high"])
+    assert 0.6 < float(mean["low"]) < float(mean["auroc"]) < float(mean["high"])
     length = next(row for row in rows if (row["completions_of"], row["predictor"]) == ("all", "length"))
     assert float(length["auroc"]) == 0.5  # all are as long
     make_cell(tmp_path / "evaluations", "sums", "x", None, {"p": "++--", "q": "--n-", "r": "++++"})

@@ -176,6 +176,7 @@ def test_prompts_are_tokenized_as_training_does() -> None:
         prompt_ids_of(bare, recorded)
 
 
+@pytest.mark.slow
 def test_recorded_entropies_are_found_again(tmp_path: Path) -> None:
     from rlvr.config.compose import compose
     from rlvr.rollouts.record import read_record
