@@ -172,7 +172,8 @@ class LocalRunner:
             summary = self.folder.summary(one.cell.name)
             seconds = time.monotonic() - one.began
             if summary is not None:
-                self.say(f"{one.cell.name}: {accuracies(summary)} in {seconds:.0f} s")
+                after = f"; exit code {code} after that, see {self.folder.log(one.cell.name)}" if code else ""
+                self.say(f"{one.cell.name}: {accuracies(summary)} in {seconds:.0f} s{after}")
             elif self.outcome.stopped is None:
                 self._fail(Failure(one.cell.name, code, self.folder.log(one.cell.name)))
 

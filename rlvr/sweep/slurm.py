@@ -21,7 +21,7 @@ GRACE_SECONDS = 120
 """How long before its limit a cell is asked to save and end."""
 
 SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"
-"""Tells submitit which signal announces the end: USR1, which a run that gets it too understands."""
+"""Tells submitit in the job which signal announces the end: USR1, which a run that gets it too understands."""
 
 TIMEOUTS = 1000
 """How often an element may reach its limit and go on."""
@@ -84,7 +84,6 @@ def submit_cells(folder: SweepFolder, cells: Sequence[Cell], group: str, site: P
     if not waiting:
         return ""
     executor = _executor(folder, group, read_site(site.expanduser()), site, processes, most)
-    os.environ[SIGNAL] = "USR1"
     try:
         with executor.batch():
             jobs = [executor.submit(CellJob(folder.path.absolute(), cell, group)) for cell in waiting]
@@ -107,12 +106,12 @@ def _executor(folder: SweepFolder, group: str, site: Site, place: Path, processe
         )
     executor = submitit.SlurmExecutor(folder=folder.path / "slurm" / "%j", max_num_timeout=TIMEOUTS)
     lines = [site.gpus.format(processes=processes)] if site.gpus else []
-    more = dict(_option(line) for line in [*lines, *site.sbatch])
+    more = {"signal": f"USR1@{GRACE_SECONDS}", **dict(_option(line) for line in [*lines, *site.sbatch])}
     if site.account is not None:
         more["account"] = site.account
     executor.update_parameters(
         job_name=group, time=minutes(site.time), partition=site.partition, setup=[*site.setup, f"export {SIGNAL}=USR1"],
-        array_parallelism=most, signal_delay_s=GRACE_SECONDS, additional_parameters=more, nodes=1, ntasks_per_node=1,
+        array_parallelism=most, additional_parameters=more, nodes=1, ntasks_per_node=1,
     )  # fmt: skip
     return executor
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from rlvr.config.compose import compose, configs_dir
 from rlvr.config.convert import to_mapping
 from rlvr.rollouts.stream import PromptStream
@@ -56,12 +54,11 @@ def test_the_arms_of_algorithms_are_all_there_are() -> None:
     assert (ablation.baseline, ablation.seeds) == ("dapo", [0, 1, 2])
 
 
-@pytest.mark.parametrize("seed", [0, 4])
-def test_arms_with_the_same_seed_ask_the_same_prompts_with_the_same_random_numbers(seed: int) -> None:
+def test_arms_with_the_same_seed_ask_the_same_prompts_with_the_same_random_numbers() -> None:
     ablation = read_ablation("entropy_percentile")
     asked = []
     for overrides in ablation.arms.values():
-        config = compose([*ablation.settings, *overrides, f"run.seed={seed}", "data.train_size=64"])
+        config = compose([*ablation.settings, *overrides, "run.seed=4", "data.train_size=64"])
         stream = PromptStream(prompt_rows(config.data.train()), config.run.seed)
         draws = []
         for _ in range(4):  # 128 prompts: two epochs

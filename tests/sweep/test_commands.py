@@ -11,7 +11,7 @@ from rlvr.sweep.folder import SweepFolder
 from rlvr.sweep.plan import read_plan
 from tests.sweep.fakes import fake_command, starts
 
-SMALL = ["selection.keep=0.2,1.0", "run.seed=0,1", "run.steps=2"]
+SMALL = ["selection.keep=0.2,1.0", "run.seed=1", "run.steps=2"]
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_sweep_from_its_command_to_its_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", *SMALL, "--name", "x"]) == 0
     said = capsys.readouterr().out
-    assert "runs/x: 4 cells, 0 of them finished" in said
+    assert "runs/x: 2 cells, 0 of them finished" in said
     assert "runs/x/sweep_report.html\nruns/x/table.md\nruns/x/table.csv\n" in said
     assert "keep_0.2" in said
     config = read_config(here / "runs/x/cells/keep_1.0-seed1.yaml")
@@ -35,7 +35,7 @@ def test_a_sweep_from_its_command_to_its_table(here: Path, capsys: pytest.Captur
     # The same command again runs nothing, and neither does --from.
     assert main(["sweep", *SMALL, "--name", "x"]) == 0
     assert main(["sweep", "--from", "runs/x"]) == 0
-    assert len(starts(SweepFolder(here / "runs/x"))) == 4
+    assert len(starts(SweepFolder(here / "runs/x"))) == 2
     # The report is made from the runs alone.
     table = (here / "runs/x/table.csv").read_text()
     for name in ("sweep_report.html", "table.md", "table.csv"):
@@ -47,24 +47,25 @@ def test_a_sweep_from_its_command_to_its_table(here: Path, capsys: pytest.Captur
 def test_another_plan_under_the_same_name_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", *SMALL, "--name", "x", "--workers", "2"]) == 0
     for other, said in {
-        ("selection.keep=0.2,1.0", "run.seed=0,1", "run.steps=3"): "settings=['run.steps=3'] (was ['run.steps=2'])",
-        ("selection.keep=0.2,1.0", "run.seed=0,1,2", "run.steps=2"): "seeds=[0, 1, 2] (was [0, 1])",
-        ("selection.keep=0.1,1.0", "run.seed=0,1", "run.steps=2"): "arms.keep_0.2.overrides=None (was ['sel",
+        ("selection.keep=0.2,1.0", "run.seed=1", "run.steps=3"): "settings=['run.steps=3'] (was ['run.steps=2'])",
+        ("selection.keep=0.2,1.0", "run.seed=1,2", "run.steps=2"): "seeds=[1, 2] (was [1])",
+        ("selection.keep=0.1,1.0", "run.seed=1", "run.steps=2"): "arms.keep_0.2.overrides=None (was ['sel",
     }.items():
         assert main(["sweep", *other, "--name", "x"]) == 2
         error = capsys.readouterr().err
         assert "runs/x is another sweep" in error
         assert said in error
         assert "go on with that one: rlvr sweep --from runs/x" in error
-    assert len(starts(SweepFolder(here / "runs/x"))) == 4
+    assert len(starts(SweepFolder(here / "runs/x"))) == 2
 
 
+@pytest.mark.slow
 def test_a_default_that_has_changed_since_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", *SMALL, "--name", "x"]) == 0
-    cell = here / "runs/x/cells/keep_0.2-seed0.yaml"
+    cell = here / "runs/x/cells/keep_0.2-seed1.yaml"
     cell.write_text(cell.read_text().replace("learning_rate: 0.0004", "learning_rate: 0.0001"))
     assert main(["sweep", *SMALL, "--name", "x"]) == 2
-    expected = "cells/keep_0.2-seed0.yaml: optimizer.learning_rate=0.0004 (was 0.0001)"
+    expected = "cells/keep_0.2-seed1.yaml: optimizer.learning_rate=0.0004 (was 0.0001)"
     assert expected in capsys.readouterr().err
 
 
@@ -80,9 +81,9 @@ def test_a_failed_cell_gives_exit_code_1_and_its_log(here: Path, capsys: pytest.
     (folder.path / "broken-keep_0.2-seed1").touch()
     assert main(["sweep", "--from", "runs/y"]) == 1
     said = capsys.readouterr().out
-    assert "1 of 4 cells failed:\n  keep_0.2-seed1: exit code 3, see runs/y/logs/keep_0.2-seed1.txt\n" in said
+    assert "1 of 2 cells failed:\n  keep_0.2-seed1: exit code 3, see runs/y/logs/keep_0.2-seed1.txt\n" in said
     assert "rlvr sweep --from runs/y" in said
-    assert "1 of 4 cells are not finished: keep_0.2-seed1." in (here / "runs/y/table.md").read_text()
+    assert "1 of 2 cells are not finished: keep_0.2-seed1." in (here / "runs/y/table.md").read_text()
 
 
 def test_a_dry_run_prints_the_cells_and_what_is_known_of_the_cost(
@@ -90,7 +91,7 @@ def test_a_dry_run_prints_the_cells_and_what_is_known_of_the_cost(
 ) -> None:
     assert main(["sweep", *SMALL, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "sweep-keep: 2 arms, 2 seeds, 4 cells in runs/sweep-keep" in said
+    assert "sweep-keep: 2 arms, 1 seeds, 2 cells in runs/sweep-keep" in said
     assert "  keep_1.0 (baseline): selection.keep=1.0" in said
     assert "cost: not known before a cell is finished" in said
     assert not (here / "runs").exists()
@@ -99,7 +100,7 @@ def test_a_dry_run_prints_the_cells_and_what_is_known_of_the_cost(
     capsys.readouterr()
     assert main(["sweep", "--from", "runs/sweep-keep", "--dry-run"]) == 0
     assert (
-        "cost: 3 cells are finished and trained for 2 s each; the other 1 take about 0 min" in capsys.readouterr().out
+        "cost: 1 cells are finished and trained for 2 s each; the other 1 take about 0 min" in capsys.readouterr().out
     )
 
 
@@ -134,6 +135,7 @@ def test_a_folder_that_is_no_sweep_is_left_alone(here: Path, capsys: pytest.Capt
     assert "runs/x exists and is no sweep; choose another --name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_moved_to(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", *SMALL, "run.dir=a", "--name", "x"]) == 0
     (here / "b").mkdir()

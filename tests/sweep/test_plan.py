@@ -124,7 +124,7 @@ def test_ablations_are_found_by_name_or_path(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("arms: {a: [x=1]}", r"ablation=.*: baseline is ''; expected one of the arms a"),
-        ("baseline: a\narms: {a: [x=1,2]}", "a holds several values or run.seed"),
+        ("baseline: a\narms: {a: [x=1,2]}", r"arms.a\[1\] is 2; expected a text"),
         ("baseline: a\narms: {a: ['x=1,2']}", "a holds several values or run.seed"),
         ("baseline: a\narms: {a: [run.seed=1]}", "a holds several values or run.seed"),
         ("baseline: a\nseeds: []\narms: {a: [x=1]}", "seeds is empty"),

@@ -82,11 +82,13 @@ def alive(folder: SweepFolder) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGINT))]
+)
 def test_a_sweep_that_is_killed_leaves_no_cell_behind_and_goes_on_to_the_same_table(
     number: int, folder: SweepFolder, tmp_path: Path
 ) -> None:
-    process = sweep(folder, 0.4)
+    process = sweep(folder, 0.3)
     wait_for(lambda: len(starts(folder)) >= 3)
     process.send_signal(number)
     assert process.wait(20) == (-9 if number == signal.SIGKILL else 99)

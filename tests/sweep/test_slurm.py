@@ -36,7 +36,6 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv(slurm.SIGNAL, "USR1")
     add(folder, "sbatch", f'cat "$1" > {tmp_path}/script; echo "Submitted batch job 4711"')
     add(folder, "srun", "exit 1")
     (tmp_path / "site.yaml").write_text(SITE)
@@ -114,11 +113,13 @@ submitit_main()
 
 def element(folder: SweepFolder, index: int, seconds: float) -> subprocess.Popen:
     """An element of the array, as srun would start it."""
-    environment = {
-        **os.environ, "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": f"{4712 + index}", "SLURM_ARRAY_JOB_ID": "4711",
-        "SLURM_ARRAY_TASK_ID": str(index), "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
-        "SLURM_NODEID": "0", "SLURM_JOB_NUM_NODES": "1", "FAKE_SECONDS": str(seconds), "PYTHONPATH": str(ROOT),
+    of_slurm = {
+        "JOB_ID": 4712 + index, "ARRAY_JOB_ID": 4711, "ARRAY_TASK_ID": index, "NTASKS": 1, "PROCID": 0, "LOCALID": 0,
+        "NODEID": 0, "JOB_NUM_NODES": 1,
     }  # fmt: skip
+    environment = {**os.environ, **{f"SLURM_{name}": str(value) for name, value in of_slurm.items()}}
+    environment |= {slurm.SIGNAL: "USR1", "SUBMITIT_EXECUTOR": "slurm"}
+    environment |= {"FAKE_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)}
     place = str(folder.path.absolute() / "slurm" / "%j")
     return subprocess.Popen([sys.executable, "-c", ELEMENT, place], env=environment, cwd=ROOT)
 
