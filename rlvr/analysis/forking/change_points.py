@@ -187,7 +187,9 @@ def check_installed() -> None:
 def _cost_model() -> Any:
     """A cost of ruptures that looks segments up; a class made late, since ruptures may not be installed."""
 
-    class Table(_ruptures().base.BaseCost):
+    base: Any = _ruptures().base.BaseCost
+
+    class Table(base):
         model = "table"
         min_size = 1
 

@@ -62,7 +62,7 @@ def _figure(result: ForkResult, title: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: dict[str, Any] = {**STYLE, **dict.fromkeys(INK, STAND_INS["ink"]), "grid.color": STAND_INS["faint"]}
+    style: Any = {**STYLE, **dict.fromkeys(INK, STAND_INS["ink"]), "grid.color": STAND_INS["faint"]}
     with rc_context(style):
         figure = Figure(figsize=figure_size(result), layout="constrained")
         draw_forks(figure, result)

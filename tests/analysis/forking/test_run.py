@@ -177,7 +177,7 @@ def test_the_command_writes_its_files_and_prints_the_forks(tmp_path: Path, capsy
     assert [row["position"] for row in rows if row["fork"] == "1"] == [str(one["position"]) for one in summary["forks"]]
     page = (out / "forks.html").read_text()
     assert "<svg" in page
-    assert "http" not in page.replace("http://www.w3.org/", "")
+    assert "://" not in page.replace("http://www.w3.org/", "")
     assert main(command) == 0
     assert json.loads((out / "summary.json").read_text()) == summary
 
