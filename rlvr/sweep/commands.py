@@ -163,7 +163,10 @@ def _end(plan: Any, folder: Any, outcome: Any) -> int:
         print(f"stopped with {len(done)} of {len(plan.cells)} cells finished; go on: rlvr sweep --from {folder.path}")
         return INTERRUPTED if outcome.stopped == signal.SIGINT else PREEMPTED
     if done:
-        show_report(folder.path)
+        result = show_report(folder.path)
+        if plan.space:
+            best = result.arms[0].arm
+            print(f"best: {best.name}; run it with seeds that the search has not seen: {_again(plan, best)}")
     if outcome.failures:
         print(f"{len(outcome.failures)} of {len(plan.cells)} cells failed:")
         print("\n".join(f"  {failure}" for failure in outcome.failures))
@@ -172,8 +175,17 @@ def _end(plan: Any, folder: Any, outcome: Any) -> int:
     return 0
 
 
-def show_report(path: Path) -> None:
-    """Write a sweep's page and tables, and show the table."""
+def _again(plan: Any, arm: Any) -> str:
+    """The command that runs an arm by itself, with new seeds, at least five."""
+    import shlex
+
+    first = max(plan.seeds) + 1
+    seeds = ",".join(str(seed) for seed in range(first, first + max(5, len(plan.seeds))))
+    return shlex.join(["rlvr", "sweep", *plan.settings, *arm.overrides, f"run.seed={seeds}", "--name", arm.name])
+
+
+def show_report(path: Path) -> Any:
+    """Write a sweep's page and tables, and show the table; returns what was read."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -194,6 +206,7 @@ def show_report(path: Path) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for place in written:
         print(place)
+    return result
 
 
 COMMANDS = {"sweep": sweep}

@@ -5,6 +5,7 @@ A cell is over when its run has a summary. What is not over is run again: from i
 
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -153,7 +154,7 @@ class LocalRunner:
     def _begin(self, cell: Cell, slot: int, claim: int, held: ExitStack) -> None:
         command = self.command(self.folder, cell)
         log = held.enter_context(self.folder.log(cell.name).open("ab"))
-        log.write(f"$ {' '.join(command)}\n".encode())
+        log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
         environment = {**os.environ, **environment_of(self.group, self.workers, slot, os.environ)}
         process = subprocess.Popen(

@@ -128,6 +128,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not (here / "runs").exists()
 
 
+def test_a_search_ends_in_the_command_that_confirms_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--search", "1", "selection.keep=0.2,0.5", "run.steps=2", "run.seed=0", "--name", "s"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    again = said.split("best: trial_000; run it with seeds that the search has not seen: ")[1].strip()
+    keep = read_config(here / "runs/s/cells/trial_000-seed0.yaml").selection.keep
+    assert again == f"rlvr sweep run.steps=2 selection.keep={keep} run.seed=1,2,3,4,5 --name trial_000"
+    assert main([*again.split()[1:], "--dry-run"]) == 0
+    assert main(["sweep", "--from", "runs/s"]) == 0
+    assert len(starts(SweepFolder(here / "runs/s"))) == 1
+    assert main([*command[:2], "2", *command[3:]]) == 0
+    assert starts(SweepFolder(here / "runs/s")) == ["trial_000-seed0", "trial_001-seed0"]
+
+
 def test_a_folder_that_is_no_sweep_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "runs/x").mkdir(parents=True)
     (here / "runs/x/config.yaml").write_text("run: {}")

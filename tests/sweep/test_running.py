@@ -28,6 +28,7 @@ def test_every_cell_is_run_once_and_its_log_is_kept(folder: SweepFolder) -> None
     outcome = runner(folder, 2, lines).run(keep_plan().cells)
     assert (outcome.failures, outcome.stopped) == ([], None)
     assert sorted(starts(folder)) == sorted(cell.name for cell in keep_plan().cells)
+    assert "fake_cell.py" in folder.log("random-seed1").read_text().splitlines()[0]
     assert "this is random-seed1, OMP_NUM_THREADS=" in folder.log("random-seed1").read_text()
     assert len(lines) == 6
     assert lines[0].startswith("keep_0.2-seed0: held-out accuracy 50.0 % -> ")
