@@ -100,6 +100,13 @@ def record_answers(
     if not graded.any():
         raise UserError(f"no completion of {files[0].path} is graded; expected a run with a reward that grades")
     notes = [f"{int((~graded).sum()):,} completions are not graded and are left out."] if not graded.all() else []
+    scored = int((~np.isnan(whole[MEAN]) & graded).sum())
+    if 0 < scored < graded.sum():
+        notes.append(
+            f"Token entropies are known of {scored:,} of {int(graded.sum()):,} completions: the others were not scored. "
+            "With candidates=informative they are groups that are all right or all wrong, so compare predictors within "
+            "problems, not over all."
+        )
     return Answers(
         whole["wrong"][graded], whole["problems"][graded], whole["draws"][graded], whole["labels"][graded],
         {name: whole[name][graded] for name in PREDICTORS}, notes,

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from rlvr.errors import UserError
 from rlvr.evaluation.wording import Sheet, csv_text, rich_tables, write_whole
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLE: Any = {
@@ -62,7 +63,9 @@ def publish(finding: Finding, out: Path, kind: str, following: str) -> list[Path
     from rich.console import Console
 
     console = Console()
-    console.print(rich_tables(finding.sheet, console.width))
+    # As a line of its own: a table wraps its title at its own width.
+    console.print(finding.sheet.title, soft_wrap=True, markup=False, highlight=False)
+    console.print(rich_tables(replace(finding.sheet, title=""), console.width))
     for note in finding.sheet.notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     console.print(f"To compare: {finding.paper}", soft_wrap=True, markup=False, highlight=False)
@@ -101,3 +104,11 @@ def save_figure(draw: Callable[["Figure"], None], path: Path, size: tuple[float,
                 f"{path} cannot be written ({error.strerror}); expected a path in a writable folder"
             ) from None
     return path
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Ticks of a logarithmic axis as 0.001 in place of powers, which need the markup that token texts must not have."""
+    from matplotlib.ticker import StrMethodFormatter
+
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter("")

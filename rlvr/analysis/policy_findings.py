@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlvr.analysis.output import BLUE, ORANGE, Finding
+from rlvr.analysis.output import BLUE, ORANGE, Finding, plain_numbers
 from rlvr.analysis.rescoring import Completions
 from rlvr.analysis.shift import Drift
 from rlvr.analysis.tokenizers import text_of
@@ -99,6 +99,7 @@ def of_drift(found: Drift, before: str, after: str, notes: Sequence[str]) -> Fin
         axes.bar(centres, found.means, np.diff(edges) * 0.9, color=colours, yerr=errors, capsize=2, ecolor="0.3")
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_yscale("symlog", linthresh=1e-4)
+        plain_numbers(axes.yaxis)
         axes.set_xlabel("percentile of the entropy before")
         axes.set_ylabel("mean change, nats (bars: 2 standard errors)")
 
@@ -140,6 +141,7 @@ def of_critical(
         axes = figure.subplots()
         axes.hist(scores, bins=50, range=(0, 1), color=BLUE)
         axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
         axes.set_xlabel("contrastive score s; low is critical")
         axes.set_ylabel("tokens of wrong completions")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlvr.analysis.entropy import CERTAIN, TRACES, Distribution
-from rlvr.analysis.output import BLUE, ORANGE, Finding
+from rlvr.analysis.output import BLUE, ORANGE, Finding, plain_numbers
 from rlvr.analysis.tokenizers import text_of
 from rlvr.analysis.vocabulary import TokenTable
 from rlvr.evaluation.wording import Sheet, percent
@@ -36,6 +36,7 @@ def of_distribution(found: Distribution, notes: Sequence[str]) -> Finding:
         axes = figure.subplots()
         axes.bar(found.edges[:-1], found.counts, np.diff(found.edges), align="edge", color=BLUE)
         axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
         fork = found.percentiles.get(FORK)
         if fork is not None:
             axes.axvline(fork, color=ORANGE, linestyle="--", label=f"{FORK}th percentile, {fork:.3f} nats")
@@ -56,7 +57,7 @@ def _numbers(found: Distribution) -> dict[str, float]:
 
 
 def _nats(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.001 or value == 0 else f"{value:.2g}"
+    return f"{value:.4f}" if value >= 0.001 else f"{value:.2g}"
 
 
 def of_tokens(table: TokenTable, decoder: Decoder, show: int, minimum: int, notes: Sequence[str]) -> Finding:
@@ -129,9 +130,10 @@ def of_traces(steps: np.ndarray, values_SP: np.ndarray, tokens: Sequence[int], l
             lines = np.maximum(values_SP[:, index], LOWEST_DRAWN)
             axes.plot(steps, lines, color=colormaps["viridis"](at / 110), label=label, marker="." * (len(steps) == 1))
         axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"token entropy, nats (at least {LOWEST_DRAWN:g})")
-        axes.legend(title="percentile", reverse=True)
+        figure.legend(title="percentile", reverse=True, loc="outside right center")
 
     paper = (
         "during training high percentiles move and low ones stay where they are: RLVR changes the entropy of forks "

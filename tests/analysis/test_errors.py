@@ -75,7 +75,8 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     # Group 0: the right ones, and 2 = 4/2. Group 1: an answer and a truncated one. Group 2: ungraded ones count as
     # answers, and both say 1.
     np.testing.assert_allclose(answers.predictors[SEMANTIC][:6], [log(2)] * 6)
-    assert answers.notes == ["1 completions are not graded and are left out."]
+    assert answers.notes[0] == "1 completions are not graded and are left out."
+    assert answers.notes[1].startswith("Token entropies are known of 6 of 7 completions.")
 
 
 def test_rows_are_told_apart_by_columns(tmp_path: Path) -> None:
