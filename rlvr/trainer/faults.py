@@ -22,6 +22,7 @@ from rlvr.maths.finite import Named, all_finite, first_not_finite
 from rlvr.trainer.agree import any_rank
 from rlvr.trainer.batch import Slice
 from rlvr.trainer.forward import Tokens
+from rlvr.trainer.inside import entropies_of, looks_first, narrowed
 from rlvr.trainer.loss import Sums
 from rlvr.trainer.together import is_lead
 from rlvr.trainer.zero_step import AgreedStep, drop_gradients
@@ -85,6 +86,7 @@ class Faults(TrainerCallback, ExportableState):
         self.bad = False
         self._found: str | None = None
         self._slices: list[Slice] = []
+        self._looks: bool | None = None
         trainer.add_callback(self)
 
     def state(self) -> dict[str, Any]:
@@ -119,15 +121,31 @@ class Faults(TrainerCallback, ExportableState):
         """
         trainer = self.trainer
         self._slices.append(part)
+        chosen: Sums = {}
+        if self._looks_first() and not part.idle:
+            entropies = entropies_of(trainer, model, part)
+            if self._differs((entropies,), {"entropies": entropies}, part):
+                return self._nothing(model, part), {}
+            seed, step = trainer.args.seed, trainer.state.global_step
+            part, chosen = narrowed(part, entropies, trainer.algorithm, trainer.ranks, seed, step)
         numbers = trainer._loss_numbers(model, part)
         given = dict(zip(("log_probs", "entropies", "loss_entropies"), numbers, strict=True))
         # A selection inside the loss would refuse a NaN on one rank, while the others wait for it.
-        if trainer.algorithm.selection.inside_loss and self._differs(tuple(given.values()), given, part):
+        if (
+            trainer.algorithm.selection.inside_loss
+            and not part.chosen
+            and self._differs(tuple(given.values()), given, part)
+        ):
             return self._nothing(model, part), {}
         loss, sums = trainer._loss_of(part, *numbers)
         if self._differs((loss,), given, part):
             return self._nothing(model, part), {}
-        return loss, sums
+        return loss, chosen | sums
+
+    def _looks_first(self) -> bool:
+        if self._looks is None:
+            self._looks = looks_first(self.trainer)
+        return self._looks
 
     def _differs(self, decisive: tuple[Tensor | None, ...], given: dict[str, Any], part: Slice) -> bool:
         """Whether numbers of the loss are not finite on any rank; the first tensor with such is remembered."""

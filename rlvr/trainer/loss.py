@@ -78,10 +78,10 @@ def _reduced(losses: Tensor, mask: Tensor, row_tokens: Tensor, per_row: bool, di
     return summed.sum() * (ranks / divisor) if divisor > 0 else summed.sum() * 0.0
 
 
-def _choose(
+def choose(
     part: Slice, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int, step: int
 ) -> tuple[Tensor, Sums]:
-    """The selection of a `micro_batch*` scope, from the current policy, and sums about it."""
+    """The selection (N, T) of a `micro_batch*` scope, from the current policy's entropies (N, T), and sums about it."""
     selection, candidates = algorithm.selection, part.kept
     group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
     kept = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group).mask
@@ -122,9 +122,9 @@ def slice_loss(
     objective = algorithm.objective
     kept, row_tokens = part.kept, part.row_tokens
     sums: Sums = {}
-    if algorithm.selection.inside_loss:
+    if algorithm.selection.inside_loss and not part.chosen:
         assert entropies is not None, "the policy's head gives entropies; only a reference model's does not"
-        kept, sums = _choose(part, entropies, algorithm, ranks, seed, step)
+        kept, sums = choose(part, entropies, algorithm, ranks, seed, step)
         if algorithm.divides_by_kept:
             row_tokens = kept.sum(dim=1).clamp(min=1)
     if part.recorded_entropies is not None and entropies is not None:

@@ -26,6 +26,7 @@ from rlvr.trainer.batch import Correction, Ranks, RolloutBatch, Sampled, Scores,
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.entropy_head import EntropyTerms, token_entropies
 from rlvr.trainer.forward import Tokens, compacted_head, token_logps
+from rlvr.trainer.inside import narrowed
 from rlvr.trainer.loss import cut_slice, slice_loss
 from rlvr.trainer.scoring import score_rows
 
@@ -244,6 +245,11 @@ class Ours:
             for index in range(count)
         ]
 
+    @property
+    def looks_first(self) -> bool:
+        """Whether tokens are chosen by a pass of their own, where that can be: in every second case."""
+        return self.case.inside_loss and self.case.beta == 0 and self.case.sparse and self.case.seed % 2 == 0
+
     def scored(self, policy: Any) -> tuple[Tensor, Tensor]:
         """(B, T) log-probabilities and entropies by the planned pass without gradient."""
         with compacted_head(self.case.vocabulary, on_cpu=True):
@@ -256,6 +262,10 @@ class Ours:
         terms, entropies = EntropyTerms.of(self.algorithm, self.case.temperature), None
         if terms is None:
             with compacted_head(self.case.vocabulary, on_cpu=True):
+                if self.looks_first:
+                    with torch.no_grad():
+                        deciding = token_logps(policy, part.tokens, part.projected)[1]
+                    part, _ = narrowed(part, deciding, self.algorithm, self.ranks, SEED, STEP)
                 logps, deciding = token_logps(policy, part.tokens, part.projected)
         else:
             head = policy.get_output_embeddings()

@@ -193,6 +193,8 @@ def test_the_cases_meet_what_planning_does() -> None:
         }.items():  # fmt: skip
             assert {getattr(case, name) for case in drawn} == set(values), f"{name} on {ranks} ranks"
         assert any(case.dealt for case in drawn) == (ranks > 1)
+        looks = [Ours(case, make_batch(case), ALONE).looks_first for case in drawn if case.inside_loss and ranks == 1]
+        assert ranks == 2 or {False, True} <= set(looks)
     met = dict.fromkeys(("a slice without rows", "a row left out", "a row cut", "an empty row", "a solved group"), 0)
     for case in itertools.chain(*cases(1, 2).values()):
         ours = Ours(case, batch := make_batch(case), ALONE)
