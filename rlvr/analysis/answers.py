@@ -103,8 +103,8 @@ def record_answers(
     scored = int((~np.isnan(whole[MEAN]) & graded).sum())
     if 0 < scored < graded.sum():
         notes.append(
-            f"Token entropies are known of {scored:,} of {int(graded.sum()):,} completions: the others were not scored. "
-            "With candidates=informative they are groups that are all right or all wrong, so compare predictors within "
+            f"Token entropies are known for {scored:,} of {int(graded.sum()):,} completions; others were not scored: "
+            "with candidates=informative groups that are all right or all wrong, so compare predictors within "
             "problems, not over all."
         )
     return Answers(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -25,6 +25,7 @@ def test_one_kind_alone_has_no_area() -> None:
     assert np.isnan([area.value, area.low, area.high]).all()
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=50))
 def test_the_area_is_that_of_mann_whitney_and_of_all_pairs(rows: list[tuple[int, bool]]) -> None:
     scores, positive = np.array([score for score, _ in rows]), np.array([label for _, label in rows])

@@ -76,7 +76,7 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
     # answers, and both say 1.
     np.testing.assert_allclose(answers.predictors[SEMANTIC][:6], [log(2)] * 6)
     assert answers.notes[0] == "1 completions are not graded and are left out."
-    assert answers.notes[1].startswith("Token entropies are known of 6 of 7 completions.")
+    assert answers.notes[1].startswith("Token entropies are known for 6 of 7 completions;")
 
 
 def test_rows_are_told_apart_by_columns(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -65,6 +65,7 @@ def test_tokens_by_hand() -> None:
     assert tally.table(minimum=4).ids.tolist() == []
 
 
+@settings(max_examples=30)
 @given(arrays.arrays(np.int32, st.integers(1, 40), elements=st.integers(0, 6)), st.integers(1, 39))
 def test_a_tally_does_not_depend_on_how_tokens_are_dealt(ids: np.ndarray, cut: int) -> None:
     entropies, kept = ids * 0.25 + 0.5, ids % 2 == 0
@@ -90,6 +91,7 @@ def test_of_equal_entropies_the_first_are_taken_as_in_training() -> None:
     assert top_positions(np.zeros(7), 0.2).tolist() == [True, True] + [False] * 5  # ceil(1.4)
 
 
+@settings(max_examples=30)
 @given(arrays.arrays(np.float32, st.integers(1, 60), elements=st.floats(0, 4, width=32)))
 def test_a_policy_overlaps_with_itself_and_with_any_monotone_change(values: np.ndarray) -> None:
     doubled = values * 2  # exact in binary, so ties stay ties
