@@ -48,7 +48,7 @@ def pack(kind: str, values: np.ndarray) -> dict[str, str]:
             raise ValueError(f"kind is {kind!r}; expected half, share, bits, {', '.join(widths)}")
         coded = flat.astype(widths[kind])
     planes = coded.view("u1").reshape(coded.size, coded.itemsize).T if coded.size else coded
-    return {"kind": kind, "data": base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()}
+    return {"kind": kind, "data": base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode()}
 
 
 class Texts:
@@ -58,15 +58,18 @@ class Texts:
         self.decode = decode
         self.texts: list[str] = []
         self._places: dict[str, int] = {}
+        self._of_piece: dict[str, int] = {}
         self._alone: dict[int, str] = {}
 
     def place(self, piece: str) -> int:
         """The index of a text; made visible, and new if it is."""
-        shown = token_text(piece)
-        if shown not in self._places:
-            self._places[shown] = len(self.texts)
-            self.texts.append(shown)
-        return self._places[shown]
+        if piece not in self._of_piece:
+            shown = token_text(piece)
+            if shown not in self._places:
+                self._places[shown] = len(self.texts)
+                self.texts.append(shown)
+            self._of_piece[piece] = self._places[shown]
+        return self._of_piece[piece]
 
     def alone(self, token_id: int) -> str:
         """The text of a token without others around it; its id where there is no tokenizer."""

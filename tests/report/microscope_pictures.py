@@ -9,7 +9,7 @@ from rlvr.report.microscope import build_microscope
 from tests.report.test_browser import CHROMIUM, QUIET
 from tests.source import ROOT
 
-SIZE = {"width": 1280, "height": 860}
+SIZE = {"width": 1280, "height": 940}
 
 
 def picture(browser: Any, page: Path, scheme: str, file: Path, steps: list[str]) -> None:
@@ -28,6 +28,7 @@ def picture(browser: Any, page: Path, scheme: str, file: Path, steps: list[str])
     opened.wait_for_selector(".t.f.k")
     for step in steps:
         opened.evaluate(step)
+    opened.wait_for_timeout(300)
     opened.locator("article:not([hidden]) .t.f.k").first.focus()
     opened.evaluate("scrollTo(0, 0)")
     opened.wait_for_timeout(300)
@@ -45,11 +46,13 @@ def main(run: Path) -> None:
         beside = build_microscope(run, against="builtin", out=Path(folder) / "beside.html", say=print)
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
         wrong = "document.querySelector('[data-verdict=wrong]').click()"
-        highlight = "document.querySelector('#list button').click()"
+        last = "step.value = [...step.options].at(-1).value; step.dispatchEvent(new Event('change'))"
+        different = "colour.value = 'difference'; colour.dispatchEvent(new Event('change'))"
+        highlight = "[...document.querySelectorAll('#list button')].find((one) => one.textContent === '2').click()"
         for page, scheme, name, steps in (
             (alone, "light", "microscope.png", [highlight]),
             (alone, "dark", "microscope_dark.png", [wrong]),
-            (beside, "light", "microscope_against.png", []),
+            (beside, "light", "microscope_against.png", [last, different]),
         ):
             picture(browser, page, scheme, images / name, steps)
             print(images / name, f"{(images / name).stat().st_size // 1000} kB")

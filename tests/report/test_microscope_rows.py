@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from rlvr.errors import UserError
+from rlvr.report.microscope import build_microscope
 from rlvr.report.microscope_rows import RECORD, Sample, Scores, chosen_records, chosen_rows, read_samples
 from rlvr.report.microscope_scoring import Policy, asker, check_tokens, fill, sampling_policy
 from rlvr.report.reading import read_run
 from rlvr.rollouts.record import write_record
 from tests.report.folders import record_row, write_run
-from tests.report.microscope_pages import recorded
+from tests.report.microscope_pages import data_of, recorded, unpack
 
 
 def test_groups_with_right_and_wrong_answers_come_first_and_whole() -> None:
@@ -196,3 +197,22 @@ def test_scores_are_those_of_the_models_own_logits_at_the_temperature_of_the_run
     np.testing.assert_allclose(found.logprobs, logps[range(len(ids)), ids], atol=1e-5)
     np.testing.assert_allclose(found.top_logprobs, logps.topk(5).values, atol=1e-5)
     assert (found.by, found.top_by) == ("builtin", "builtin")
+
+
+def test_policies_that_are_asked_stand_in_the_place_of_the_record_and_beside_it(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", recorded=1)
+    (folder / "config.yaml").write_text("model: {path: builtin}\nrollouts: {temperature: 1.0}\n")
+    write_record([record_row(1, row, [5, 6, 7 + row]) for row in range(3)], folder / "rollouts", 1)
+    beside = data_of(build_microscope(folder, steps=[1], against="builtin").read_text())
+    assert [one["by"] for one in beside["completions"]] == [[RECORD, "builtin"]] * 3
+    assert [one["top_by"] for one in beside["completions"]] == [["the start (builtin)", "builtin"]] * 3
+    columns = {name: unpack(column) for name, column in beside["columns"].items() if name != "kept"}
+    np.testing.assert_array_equal(columns["top"], columns["b_top"], "the start of the run is the built-in policy")
+    np.testing.assert_allclose(columns["entropy"], [0, 1 / 3, 2 / 3] * 3, rtol=2**-11)
+    replaced = data_of(build_microscope(folder, steps=[1], score_with="builtin").read_text())
+    assert [one["by"] for one in replaced["completions"]] == [["builtin"]] * 3
+    np.testing.assert_array_equal(unpack(replaced["columns"]["entropy"]), columns["b_entropy"])
+    left_open = data_of(build_microscope(folder, steps=[1], scoring=False).read_text())
+    assert [one["top_by"] for one in left_open["completions"]] == [[None]] * 3
+    with pytest.raises(UserError, match="nowhere/at/all"):
+        build_microscope(folder, steps=[1], against="nowhere/at/all")

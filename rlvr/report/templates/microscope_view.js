@@ -77,12 +77,13 @@ const microscopeView = (() => {
     const nodes = [
       element("p", "piece", data.texts[data.columns.text[at]]), element("p", "note", place), list,
     ];
-    data.policies.forEach((policy, side) => {
+    const likeliest = data.policies.map((policy, side) => {
       const name = data.policies.length > 1 ? `Likeliest tokens, ${"AB"[side]}` : "Likeliest tokens";
       const who = completion.top_by[side];
-      if (who === null || who === undefined) nodes.push(element("p", "note", `${name}: ${absent}.`));
-      else nodes.push(table(alternatives(data, policy, at), `${name}, by ${who}`));
+      if (who === null || who === undefined) return element("p", "note", `${name}: ${absent}.`);
+      return table(alternatives(data, policy, at), `${name}, by ${who}`);
     });
+    nodes.push(element("div", likeliest.length > 1 ? "pair" : "", null, ...likeliest));
     return nodes;
   }
 
