@@ -65,7 +65,7 @@ class Look(Visit):
     def __init__(self, browser: Any, path: Path, scheme: str = "light", width: int = 1440, height: int = 3000) -> None:
         super().__init__(browser, path, scheme, width)
         self.page.set_viewport_size({"width": width, "height": height})
-        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        self.page.wait_for_selector("html[data-ready]", timeout=120_000)
         self.page.wait_for_timeout(200)
 
     def rows(self) -> list[list[str]]:
@@ -338,24 +338,30 @@ def test_two_hundred_thousand_tokens_open_quickly_and_are_drawn_when_near(
     path.write_text(render(read_run(folder), noise(200, 1000), Decoder(word_decoder(), "of a test"), "B", []))
     assert path.stat().st_size < 10_000_000
     look = Look(browser, path, height=900)
-    spent = look.page.evaluate("performance.now()")
-    print(f"open after {spent:.0f} ms")
-    assert spent < 20_000
+    drawing = look.page.context.new_cdp_session(look.page)
+    # Time of the page's thread on the processor: what else the machine does is not in it.
+    drawing.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        found = drawing.send("Performance.getMetrics")["metrics"]
+        return next(one["value"] for one in found if one["name"] == "TaskDuration")
+
+    started = spent()
+    look.page.reload()
+    look.page.wait_for_selector("html[data-ready]", timeout=120_000)
+    opened = spent()
+    assert 0 < opened - started < 20
     drawn = look.page.locator("#completions .t").count()
     assert 0 < drawn < 60_000
-    change = (
-        "() => { const started = performance.now(); const slider = document.getElementById('slider');"
-        "slider.value = 700; slider.dispatchEvent(new Event('input')); return performance.now() - started; }"
-    )
-    answered = look.page.evaluate(change)
-    print(f"the slider answers after {answered:.0f} ms")
-    assert answered < 2_000
+    look.page.evaluate("slider.value = 700; slider.dispatchEvent(new Event('input'))")
+    answered = spent() - opened
+    print(f"{opened - started:.2f} s to open, {answered:.3f} s until the slider has answered")
+    assert answered < 2
     look.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     last = look.page.locator("article.completion").last
-    last.locator(".t").first.wait_for(timeout=10_000)
-    look.page.wait_for_timeout(300)
-    assert look.page.locator("#completions .t").count() < 60_000
-    assert look.page.locator("article.completion").first.locator(".t").count() == 0, "far ones are put away"
+    last.locator(".t").first.wait_for(timeout=60_000)
+    look.page.wait_for_function("!document.querySelector('article.completion .t')?.closest('article:first-child')")
+    assert look.page.locator("#completions .t").count() < 60_000, "far ones are put away"
     assert look.said == []
     look.page.close()
 
