@@ -22,7 +22,7 @@ from rlvr.errors import UserError
 from rlvr.rewards.policy import DEFAULT
 from rlvr.sampling.batched import BatchedSampler
 
-QUESTION = Question("a sum", "7+4*2-3=", "12", DEFAULT)
+QUESTION = Question("a sum", "2+3*4=", "14", DEFAULT)
 SMALL = ForkSettings(samples=6, start_samples=10, max_tokens=48)
 FILES = ("forks.csv", "forks.svg", "summary.json", "forks.html")
 
@@ -61,7 +61,7 @@ def test_what_is_found_is_whole(whole: tuple[Path, Found]) -> None:
     np.testing.assert_allclose([one.outcomes.sum() for one in result.positions], 1)
     alive = [one.survival for one in result.positions]
     assert alive == sorted(alive, reverse=True)
-    assert result.right == "12"
+    assert result.right == "14"
     for one in result.positions:
         assert one.branches[0].token == whole[1].base.token_ids[one.position]
         if len(one.branches) == 1:
@@ -97,7 +97,7 @@ def test_a_stride_looks_at_the_same_positions_and_a_finer_one_goes_on(
 
 
 def test_outcomes_do_not_depend_on_the_batch(policy: Policy, whole: tuple[Path, Found], tmp_path: Path) -> None:
-    narrow = replace(policy, sampler=BatchedSampler(policy.sampler.model, policy.sampler.tokenizer, 7))
+    narrow = replace(policy, sampler=BatchedSampler(policy.sampler.model, policy.sampler.tokenizer, 21))
     assert_same(run(narrow, tmp_path), whole[1])
 
 
@@ -114,8 +114,8 @@ def test_the_cost_is_said_before_anything_is_drawn(
 
 
 def test_more_than_the_budget_draws_nothing(policy: Policy, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"continuations are to be drawn, but --budget is 60; take --stride \d+, which"):
-        run(policy, tmp_path, budget=60)
+    with pytest.raises(UserError, match=r"continuations are to be drawn, but --budget is 50; take --stride \d+, which"):
+        run(policy, tmp_path, budget=50)
     assert (tmp_path / "outcomes.jsonl").read_bytes() == b""
     with pytest.raises(UserError, match="take fewer --samples and --start-samples"):
         run(policy, tmp_path, budget=3)
@@ -126,7 +126,7 @@ def test_a_folder_of_other_settings_is_refused(policy: Policy, whole: tuple[Path
         run(policy, whole[0], replace(SMALL, samples=7))
     with pytest.raises(UserError, match='outcomes with model "abc", not "other"'):
         run(replace(policy, identity="other"), whole[0])
-    with pytest.raises(UserError, match='outcomes with gold "12", not "13"'):
+    with pytest.raises(UserError, match='outcomes with gold "14", not "13"'):
         run(policy, whole[0], question=replace(QUESTION, gold="13"))
 
 
@@ -160,7 +160,7 @@ def test_problems_of_a_benchmark_by_index_and_id() -> None:
 
 def test_the_command_writes_its_files_and_prints_the_forks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "forks"
-    command = ["analyze", "forks", "builtin", "--prompt", "7+4*2-3=", "--gold", "12", "--samples", "10",
+    command = ["analyze", "forks", "builtin", "--prompt", "2+3*4=", "--gold", "14", "--samples", "10",
                "--start-samples", "10", "--max-tokens", "48", "--out", str(out)]  # fmt: skip
     assert main([*command, "--budget", "50"]) == 2
     assert "--stride" in capsys.readouterr().err
