@@ -182,9 +182,9 @@ def test_every_documented_key_is_logged_by_somebody() -> None:
 
 
 def test_the_columns_of_a_record_are_documented() -> None:
-    from rlvr.rollouts.record import _schema
+    from rlvr.rollouts.record import OPTIONAL, _schema
 
-    columns = {field.name for field in _schema([{"ref_logprobs": []}])}
+    columns = {field.name for field in _schema([{name: [] for name in (*OPTIONAL, "top_ids", "top_logprobs")}])}
     assert first_cells(tables("## `rollouts/step_*.parquet`", "##")) == columns
 
 

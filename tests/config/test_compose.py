@@ -14,7 +14,7 @@ from rlvr.errors import UserError
 from rlvr.registry import load_variants
 
 FILES = [path.relative_to(configs_dir()).with_suffix("") for path in sorted(configs_dir().glob("*/*.yaml"))]
-FILES = [path for path in FILES if path.parent.name not in ("benchmark", "protocol")]  # those of `rlvr evaluate`
+FILES = [path for path in FILES if path.parent.name not in ("benchmark", "protocol", "ablation")]  # of other commands
 RECIPES = [path.relative_to(recipes_dir()).with_suffix("").as_posix() for path in sorted(recipes_dir().rglob("*.yaml"))]
 ALGORITHMS = [path.name for path in FILES if path.parent.name == "algorithm"]
 VARIANTS = [(group, name) for group, known in load_variants().items() if group in CHOSEN for name in known]
