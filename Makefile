@@ -69,11 +69,12 @@ smoke: $(READY)  ## Train every recipes/*/smoke.yaml for SMOKE_STEPS steps; fail
 	elif [ -n "$$failed" ]; then echo "smoke: FAILED:$$failed"; exit 1; \
 	else echo "smoke: $$ran recipes passed"; fi
 
-bench: $(READY)  ## Time selection, grader, KTAE and evaluation against their peers (options: scripts/bench_*.py --help)
+bench: $(READY)  ## Time selection, grader, KTAE, evaluation, analyses and a training step (options: scripts/bench_*.py --help)
 	$(BIN)/python -m scripts.bench_selection
 	$(BIN)/python -m scripts.bench_grader
 	$(BIN)/python -m scripts.bench_ktae
 	$(BIN)/python -m scripts.bench_evaluation
+	$(BIN)/python -m scripts.bench_analysis
 	$(BIN)/python -m scripts.bench_train_step
 
 clean:  ## Remove .venv, caches and build outputs; runs/ stays

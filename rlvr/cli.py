@@ -39,7 +39,7 @@ GRADE_EXAMPLES = """examples:
 
 
 RESUME_EXAMPLES = """examples:
-  rlvr resume-check evaluation.problems=0
+  rlvr resume-check evaluation.problems=8
   rlvr resume-check recipe=dapo/qwen2.5-32b launch.processes=8 --steps 4
 """
 
