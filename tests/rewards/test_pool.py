@@ -286,6 +286,8 @@ def test_a_script_without_a_main_guard_leaves_no_process(how: str, tmp_path: Pat
     process = subprocess.Popen(
         [sys.executable, "-P", str(script), how], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        # A shell starts what it puts into the background with this signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     pids = [int(text) for text in process.stdout.readline().split()]
