@@ -217,7 +217,6 @@ class Slice:
         recorded_entropies: (N, T) nats from sampling, to be checked against this pass; None where there is nothing to
             check.
         idle: whether nobody waits for this pass, and another one of the step gives every weight a gradient.
-        chosen: whether `kept` is the choice of a scope that decides inside the loss, made already.
     """
 
     tokens: Tokens
@@ -236,7 +235,6 @@ class Slice:
     kl_divisor: float
     recorded_entropies: Tensor | None = None
     idle: bool = False
-    chosen: bool = False
 
 
 def ignore(part: Slice, logps: Tensor) -> None:

@@ -122,25 +122,25 @@ class Faults(TrainerCallback, ExportableState):
         trainer = self.trainer
         self._slices.append(part)
         chosen: Sums = {}
-        if self._looks_first() and not part.idle:
-            entropies = entropies_of(trainer, model, part)
-            if self._differs((entropies,), {"entropies": entropies}, part):
+        given: dict[str, Any] | None = None
+        if trainer.algorithm.selection.inside_loss:
+            looks = self._looks_first() and not part.idle
+            given = {"entropies": entropies_of(trainer, model, part)} if looks else self._numbers(model, part)
+            # A selection would refuse a NaN on one rank, while the others wait for it.
+            if self._differs(tuple(given.values()), given, part):
                 return self._nothing(model, part), {}
             seed, step = trainer.args.seed, trainer.state.global_step
-            part, chosen = narrowed(part, entropies, trainer.algorithm, trainer.ranks, seed, step)
-        numbers = trainer._loss_numbers(model, part)
-        given = dict(zip(("log_probs", "entropies", "loss_entropies"), numbers, strict=True))
-        # A selection inside the loss would refuse a NaN on one rank, while the others wait for it.
-        if (
-            trainer.algorithm.selection.inside_loss
-            and not part.chosen
-            and self._differs(tuple(given.values()), given, part)
-        ):
-            return self._nothing(model, part), {}
-        loss, sums = trainer._loss_of(part, *numbers)
+            part, chosen = narrowed(part, given["entropies"], trainer.algorithm, trainer.ranks, seed, step)
+            given = None if looks else given
+        given = given or self._numbers(model, part)
+        loss, sums = trainer._loss_of(part, *given.values())
         if self._differs((loss,), given, part):
             return self._nothing(model, part), {}
         return loss, chosen | sums
+
+    def _numbers(self, model: Any, part: Slice) -> dict[str, Any]:
+        names = ("log_probs", "entropies", "loss_entropies")
+        return dict(zip(names, self.trainer._loss_numbers(model, part), strict=True))
 
     def _looks_first(self) -> bool:
         if self._looks is None:

@@ -1,4 +1,4 @@
-"""Selection inside the loss without the dear half of the head: look first without gradient, then train what is kept."""
+"""Selection inside the loss, from the current policy: which tokens, and whether to look before training them."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlvr.trainer.algorithm import Algorithm
 from rlvr.trainer.batch import Ranks, Slice
-from rlvr.trainer.loss import Sums, choose
+from rlvr.trainer.loss import Sums
 
 
 def pays(trunk: int, head: int, keep: float) -> bool:
@@ -62,10 +62,25 @@ def entropies_of(trainer: Any, model: Any, part: Slice) -> Tensor:
     return entropies
 
 
+def _choose(
+    part: Slice, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int, step: int
+) -> tuple[Tensor, Sums]:
+    """The selection (N, T) of a `micro_batch*` scope, from the current policy's entropies (N, T), and sums about it."""
+    selection, candidates = algorithm.selection, part.kept
+    group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
+    kept = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group).mask
+    dropped, values = candidates & ~kept, entropies.detach()
+    return kept, {
+        "selection/kept_fraction": (kept.sum(), candidates.sum()),
+        "selection/entropy_kept": (values[kept].sum(), kept.sum()),
+        "selection/entropy_dropped": (values[dropped].sum(), dropped.sum()),
+    }
+
+
 def narrowed(
     part: Slice, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int = 0, step: int = 0
 ) -> tuple[Slice, Sums]:
-    """The slice with its tokens chosen, and sums about the choice; only chosen tokens are projected from here on.
+    """The slice with its tokens chosen, and sums about the choice; what only they need is projected from here on.
 
     Args:
         part: the slice; `kept` are its candidates.
@@ -75,6 +90,7 @@ def narrowed(
         seed: the run's, for random selection.
         step: the optimizer step, likewise.
     """
-    kept, sums = choose(part, entropies, algorithm, ranks, seed, step)
+    kept, sums = _choose(part, entropies, algorithm, ranks, seed, step)
     row_tokens = kept.sum(dim=1).clamp(min=1) if algorithm.divides_by_kept else part.row_tokens
-    return replace(part, kept=kept, projected=part.projected & kept, row_tokens=row_tokens, chosen=True), sums
+    projected = part.projected & (kept | part.kl_mask)
+    return replace(part, kept=kept, projected=projected, row_tokens=row_tokens), sums

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rlvr.maths.masked import last_true
-from rlvr.trainer.algorithm import Algorithm
+from rlvr.objectives.base import Objective
 from rlvr.trainer.batch import Ranks, RolloutBatch, Slice
 from rlvr.trainer.forward import Tokens
 
@@ -78,55 +78,30 @@ def _reduced(losses: Tensor, mask: Tensor, row_tokens: Tensor, per_row: bool, di
     return summed.sum() * (ranks / divisor) if divisor > 0 else summed.sum() * 0.0
 
 
-def choose(
-    part: Slice, entropies: Tensor, algorithm: Algorithm, ranks: Ranks, seed: int, step: int
-) -> tuple[Tensor, Sums]:
-    """The selection (N, T) of a `micro_batch*` scope, from the current policy's entropies (N, T), and sums about it."""
-    selection, candidates = algorithm.selection, part.kept
-    group = ranks.group if selection.scope == "micro_batch_all_ranks" else None
-    kept = selection(entropies, candidates, rows=part.rows, seed=seed, step=step, process_group=group).mask
-    dropped, values = candidates & ~kept, entropies.detach()
-    return kept, {
-        "selection/kept_fraction": (kept.sum(), candidates.sum()),
-        "selection/entropy_kept": (values[kept].sum(), kept.sum()),
-        "selection/entropy_dropped": (values[dropped].sum(), dropped.sum()),
-    }
-
-
 def slice_loss(
     part: Slice,
     logps: Tensor,
     entropies: Tensor | None,
-    algorithm: Algorithm,
+    objective: Objective,
     ranks: Ranks,
-    seed: int = 0,
-    step: int = 0,
     loss_entropies: Tensor | None = None,
 ) -> tuple[Tensor, Sums]:
     """The loss that this rank backpropagates for one slice, and sums for the metrics.
 
     Args:
-        part: the slice.
+        part: the slice, its tokens chosen: see `rlvr/trainer/inside.py` for scopes that decide from the current policy.
         logps: (N, T) log-probabilities of the current policy, with gradient; 0 where not projected.
-        entropies: (N, T) nats; needed where the loss selects (`scope=micro_batch*`).
-        algorithm: selection and objective.
+        entropies: (N, T) nats, to be compared with recorded ones; None for none.
+        objective: what is minimised.
         ranks: the processes that share the step.
-        seed: the run's seed, for random selection inside the loss.
-        step: the optimizer step, likewise.
         loss_entropies: (N, T) nats at `objective.entropy_temperature`, with gradient; None where that is None.
 
     Returns:
         A scalar connected to every parameter, and (sum, count) pairs of this rank by metric name; the count of what
         the objective measures is 0 here, because it is the step's kept tokens, those of dropped rows included.
     """
-    objective = algorithm.objective
-    kept, row_tokens = part.kept, part.row_tokens
+    kept = part.kept
     sums: Sums = {}
-    if algorithm.selection.inside_loss and not part.chosen:
-        assert entropies is not None, "the policy's head gives entropies; only a reference model's does not"
-        kept, sums = choose(part, entropies, algorithm, ranks, seed, step)
-        if algorithm.divides_by_kept:
-            row_tokens = kept.sum(dim=1).clamp(min=1)
     if part.recorded_entropies is not None and entropies is not None:
         gap = (entropies.detach() - part.recorded_entropies).abs()
         sums["sampling/entropy_gap"] = (gap[part.projected].sum(), part.projected.sum())
@@ -136,7 +111,7 @@ def slice_loss(
     ratio = objective.ratio(logps, old_logps, acts if objective.uses_advantages else acts & part.kl_mask)
     losses = objective.token_losses(ratio, part.advantages, loss_entropies)
     losses = losses if part.weights is None else losses * part.weights
-    loss = _reduced(losses, kept & acts, row_tokens, per_row, part.divisor, ranks.count)
+    loss = _reduced(losses, kept & acts, part.row_tokens, per_row, part.divisor, ranks.count)
     if objective.beta > 0 and part.ref_logps is not None:
         kl = objective.kl(logps, part.ref_logps, ratio, part.kl_mask)
         loss = loss + objective.beta * _reduced(

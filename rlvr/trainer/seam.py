@@ -251,8 +251,7 @@ class RLVRTrainer(GRPOTrainer):
 
     def _loss_of(self, part: Slice, logps: Tensor, entropies: Tensor | None, terms: Tensor | None) -> Any:
         self.on_slice(part, logps.detach())
-        seed, step = self.args.seed, self.state.global_step
-        return slice_loss(part, logps, entropies, self.algorithm, self.ranks, seed, step, terms)
+        return slice_loss(part, logps, entropies, self.algorithm.objective, self.ranks, terms)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Tensor:
         """A slice; after the last one of a step, its metrics are reduced over ranks."""

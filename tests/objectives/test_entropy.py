@@ -33,7 +33,7 @@ def loss_of(objective: Entropy, keep: float = 1.0, updates: int = 1) -> tuple[fl
     for index in range(P * G // updates // 2):
         part = cut_slice(decided, 0, index, ALONE, on_policy=False)
         own = torch.where(part.projected, entropies[part.rows][:, : part.projected.shape[1]], 0.0)
-        total = total + slice_loss(part, torch.zeros_like(own), None, algorithm, ALONE, loss_entropies=own)[0]
+        total = total + slice_loss(part, torch.zeros_like(own), None, objective, ALONE, loss_entropies=own)[0]
     total.backward()
     return float(total.detach()), entropies, decided.kept
 

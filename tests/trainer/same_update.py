@@ -248,7 +248,9 @@ class Ours:
     @property
     def looks_first(self) -> bool:
         """Whether tokens are chosen by a pass of their own, where that can be: in every second case."""
-        return self.case.inside_loss and self.case.beta == 0 and self.case.sparse and self.case.seed % 2 == 0
+        case = self.case
+        clipped = case.objective != "entropy"
+        return case.inside_loss and clipped and case.beta == 0 and case.sparse and case.seed % 2 == 0
 
     def scored(self, policy: Any) -> tuple[Tensor, Tensor]:
         """(B, T) log-probabilities and entropies by the planned pass without gradient."""
@@ -260,17 +262,27 @@ class Ours:
     def loss(self, policy: Any, part: Slice) -> Tensor:
         """What this rank backpropagates for one slice."""
         terms, entropies = EntropyTerms.of(self.algorithm, self.case.temperature), None
+        if self.looks_first:
+            with torch.no_grad():
+                part = self.narrowed(part, self.numbers(policy, part)[1])
         if terms is None:
-            with compacted_head(self.case.vocabulary, on_cpu=True):
-                if self.looks_first:
-                    with torch.no_grad():
-                        deciding = token_logps(policy, part.tokens, part.projected)[1]
-                    part, _ = narrowed(part, deciding, self.algorithm, self.ranks, SEED, STEP)
-                logps, deciding = token_logps(policy, part.tokens, part.projected)
+            logps, deciding = self.numbers(policy, part)
         else:
             head = policy.get_output_embeddings()
             logps, deciding, entropies = token_entropies(policy, head, part.tokens, part.projected, terms)
-        return slice_loss(part, logps, deciding, self.algorithm, self.ranks, SEED, STEP, entropies)[0]
+        if self.case.inside_loss and not self.looks_first:
+            part = self.narrowed(part, deciding)
+        return slice_loss(part, logps, deciding, self.algorithm.objective, self.ranks, entropies)[0]
+
+    def numbers(self, policy: Any, part: Slice) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities and entropies at the projected positions of a slice."""
+        with compacted_head(self.case.vocabulary, on_cpu=True):
+            return token_logps(policy, part.tokens, part.projected)
+
+    def narrowed(self, part: Slice, deciding: Tensor | None) -> Slice:
+        """The slice with the tokens that the current policy's entropies choose."""
+        assert deciding is not None
+        return narrowed(part, deciding, self.algorithm, self.ranks, SEED, STEP)[0]
 
     def update(self, policy: Any, step: int, change: Callable[[Slice], Slice] = lambda part: part) -> Update:
         """Losses and gradients of a step, summed over slices and averaged over ranks.

@@ -19,6 +19,7 @@ from rlvr.trainer.algorithm import Algorithm, named_algorithm
 from rlvr.trainer.batch import Ranks, RolloutBatch, Sampled, Scores
 from rlvr.trainer.decide import decide, rows_to_score
 from rlvr.trainer.forward import Tokens
+from rlvr.trainer.inside import narrowed
 from rlvr.trainer.loss import cut_slice, slice_loss
 
 P, G, T = 4, 4, 9
@@ -57,7 +58,9 @@ def train(
             shape = part.projected.shape
             own = torch.zeros(shape) if part.empty else logps[part.rows][:, : shape[1]]
             entropies = batch.scores.entropies[part.rows][:, : shape[1]]
-            loss, _ = slice_loss(part, torch.where(part.projected, own, 0.0), entropies, algorithm, ALONE)
+            if algorithm.selection.inside_loss:
+                part, _ = narrowed(part, entropies, algorithm, ALONE)
+            loss, _ = slice_loss(part, torch.where(part.projected, own, 0.0), entropies, algorithm.objective, ALONE)
             total = total + loss
         if total.requires_grad:
             total.backward()
