@@ -22,7 +22,7 @@ from rlvr.run_folder import RunFolder
 TIMES = ("seconds", "step_time", "verifier/seconds")
 """How the names of numbers begin that no two runs have alike."""
 
-OF_THE_MOMENT = ("trainer_state.json", "training_args.bin", "config.yaml")
+OF_THE_MOMENT = ("trainer_state.json", "training_args.bin")
 """Files of a checkpoint that hold times or paths."""
 
 ORDER = ("model", "adapter_model", "optimizer", "global_step", "scheduler", "rng_state", "rlvr_state_")
@@ -125,6 +125,9 @@ def difference(one: RunFolder, other: RunFolder, step: int) -> str | None:
         one: the run that was never stopped.
         other: the one that was.
         step: of the checkpoints to compare.
+
+    Raises:
+        OSError: if a file of theirs is missing.
     """
     row = _different_row(one.metrics, other.metrics)
     first, second = (folder.checkpoints / checkpoint_name(step) for folder in (one, other))

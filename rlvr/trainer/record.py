@@ -1,6 +1,7 @@
 """Turns a rollout batch into the rows of its record."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlvr.errors import UserError
 from rlvr.rewards.adapter import RewardFunction, completion_text, graders
 from rlvr.rewards.verdict import Verdict
 from rlvr.rollouts.record import write_record
 from rlvr.rollouts.stream import prompt_text
 from rlvr.trainer.batch import RolloutBatch, Slice, ignore
 from rlvr.trainer.forward import Tokens
+
+LOG = logging.getLogger("rlvr")
 
 Scorer = Callable[..., Iterable[Any]]
 """`rlvr.analysis.scoring.score_completions`."""
@@ -54,9 +58,9 @@ class Recorder:
         count = min(self.max_completions, len(prompts))
         rows = [self._row(trainer, batch, prompts, index) for index in range(count)]
         values = trainer.algorithm.advantage.token_values(batch.sampled.rollouts)
-        for index, row in enumerate(rows):
-            if values is not None:
-                row["ktae"] = values[index, : len(row["token_ids"])].tolist()
+        if values is not None:
+            for row, numbers in zip(rows, values[:count], strict=True):
+                row["ktae"] = numbers[: len(row["token_ids"])].tolist()
         if self.alternatives and self.scorer is not None:
             self._add_alternatives(trainer, batch.sampled.tokens, rows)
         step = trainer.state.global_step + 1
@@ -65,11 +69,18 @@ class Recorder:
             trainer.on_slice = _Ratios(trainer, rows, lambda: write_record(rows, self.folder, step))
 
     def _add_alternatives(self, trainer: Any, tokens: Tokens, rows: list[dict[str, Any]]) -> None:
+        """The likeliest tokens at each place; a model whose head nobody knows is said once, and trains without them."""
         assert self.scorer is not None
         prompts = [tokens.prompt_ids[index][tokens.prompt_mask[index].bool()].tolist() for index in range(len(rows))]
         model = trainer.accelerator.unwrap_model(trainer.model)
+        most = min(self.alternatives, model.config.get_text_config().vocab_size)
         given = [row["token_ids"] for row in rows]
-        found = self.scorer(model, prompts, given, temperature=trainer.temperature, top=self.alternatives)
+        try:
+            found = list(self.scorer(model, prompts, given, temperature=trainer.temperature, top=most))
+        except UserError as error:
+            LOG.warning(f"records go without the likeliest tokens: {error}; set rollouts.record.alternatives=0")
+            self.alternatives = 0
+            return
         for row, scored in zip(rows, found, strict=True):
             row["top_ids"], row["top_logprobs"] = scored.top_ids.tolist(), scored.top_logprobs.tolist()
 
@@ -117,25 +128,26 @@ class _Ratios:
 
     Args:
         trainer: whose slices these are.
-        rows: of the record; each gets the column `ratio`, null where no gradient pass came.
+        rows: of the record; each gets the column `ratio` at the end, null where no gradient pass came.
         done: called after the last slice that is made from the batch.
     """
 
     def __init__(self, trainer: Any, rows: list[dict[str, Any]], done: Callable[[], Any]) -> None:
-        self.trainer, self.done = trainer, done
-        self.rows = {row["row"]: row for row in rows}
-        for row in rows:
-            row["ratio"] = [None] * len(row["token_ids"])
+        self.trainer, self.rows, self.done = trainer, rows, done
+        self.seen = {row["row"]: torch.full((len(row["token_ids"]),), torch.nan) for row in rows}
 
     def __call__(self, part: Slice, logps: Tensor) -> None:
         """Note a slice: log-probabilities (N, T) of the policy that is updated."""
         if part.old_logps is not None:
-            ratios = torch.where(part.projected, logps - part.old_logps, 0.0).exp().cpu()
-            for index, number in enumerate(part.rows.tolist()):
-                if number in self.rows:
-                    for place in part.projected[index].nonzero().flatten().tolist():
-                        self.rows[number]["ratio"][place] = float(ratios[index, place])
+            ratios = torch.where(part.projected, (logps - part.old_logps).exp(), torch.nan).cpu()
+            for number, values in zip(part.rows.tolist(), ratios, strict=True):
+                if number in self.seen:
+                    own = self.seen[number]
+                    values = values[: len(own)]
+                    own[: len(values)] = torch.where(values.isnan(), own[: len(values)], values)
         sizes = self.trainer.sizes
         if (self.trainer._step + 1) % (sizes.slices_per_rollout * sizes.num_iterations) == 0:
+            for row in self.rows:
+                row["ratio"] = [None if value != value else value for value in self.seen[row["row"]].tolist()]
             self.done()
             self.trainer.on_slice = ignore

@@ -27,6 +27,7 @@ import rlvr.trainer.seam  # noqa: F401  all of them imported once, before the fo
 from rlvr.checkpoints.choosing import newest_good
 from rlvr.checkpoints.layout import committed
 from rlvr.checkpoints.manifest import read_manifest, verify
+from rlvr.resume_check import OF_THE_MOMENT, TIMES
 from rlvr.trainer.facts import code_fingerprint
 from tests.checkpoints.killing import interrupt
 
@@ -46,9 +47,6 @@ ENGINES = {
     "zero2": ["launch.processes=2", "deepspeed=zero2"],
     "zero3": ["launch.processes=2", "deepspeed=zero3"],
 }
-TIMES = ("seconds", "step_time", "verifier/seconds")
-OF_THE_MOMENT = ("trainer_state.json", "training_args.bin")
-"""Files of a checkpoint that hold times or paths."""
 
 LIMIT_SECONDS = 150.0
 Hook = Callable[[int], None]

@@ -1,5 +1,6 @@
 """Optional columns of the record: key-token values, and the importance ratios that the updates saw."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from rlvr.errors import UserError
 from rlvr.rollouts.record import RecordSection, read_record
 from rlvr.trainer.record import Recorder
-from tests.trainer.tiny_run import ITERATIONS, STEPS, W, make_trainer
+from tests.trainer.tiny_run import ITERATIONS, STEPS, VOCABULARY, W, make_trainer
 
 
 class Kept:
@@ -85,3 +86,22 @@ def test_key_token_values_are_what_credit_adds_to_the_rollout(tmp_path: Path) ->
 def test_sizes_that_say_nothing_are_refused(name: str, value: int) -> None:
     with pytest.raises(UserError, match=rf"rollouts\.record\.{name} is {value}; expected"):
         RecordSection(**{name: value})
+
+
+def test_a_model_whose_head_nobody_knows_trains_without_the_likeliest_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def refuse(*_: Any, **given: Any) -> Any:
+        calls.append(given["top"])
+        raise UserError("the head of Odd alone gives other logits")
+
+    kept = Kept(Recorder(tmp_path / "rollouts", 1, 16, [], 1000, refuse))
+    with caplog.at_level(logging.WARNING, "rlvr"):
+        make_trainer(tmp_path, "dapo_top20", on_rollout=kept).train()
+    assert calls == [VOCABULARY], "asked once, for no more than there are"
+    assert [line for line in caplog.messages if "records go without the likeliest tokens: the head of Odd" in line]
+    rows = [row for path in sorted((tmp_path / "rollouts").iterdir()) for row in read_record(path)]
+    assert len(rows) == 32
+    assert "top_ids" not in rows[0]
