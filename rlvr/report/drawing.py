@@ -2,12 +2,13 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_POINTS = 600
 """Points of a line; longer ones are averaged in equal bins."""
@@ -22,6 +23,9 @@ DASHES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1,
 
 WIDTH, PANEL_HEIGHT, EDGE = 6.2, 1.55, 0.45
 """Inches."""
+
+LEGEND_CHARACTERS = 88
+"""What fits beside each other above the axes."""
 
 
 @dataclass(frozen=True)
@@ -95,30 +99,63 @@ def draw(panels: Sequence[Panel], name: str, title: str) -> str:
     Returns:
         An `<svg>` element; texts are text, colours are `var(--...)`.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    heights = [panel.height for panel in panels]
 
-    style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "DejaVu Sans", "font.size": 8.5,
-        "text.parse_math": False, "axes.unicode_minus": False, "text.color": STAND_INS["ink"],
-        "axes.labelcolor": STAND_INS["ink"], "axes.edgecolor": STAND_INS["faint"], "xtick.color": STAND_INS["faint"],
-        "ytick.color": STAND_INS["faint"], "xtick.labelcolor": STAND_INS["ink"], "ytick.labelcolor": STAND_INS["ink"],
-        "grid.color": STAND_INS["faint"], "grid.alpha": 0.35, "grid.linewidth": 0.6, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-        "legend.fontsize": 8.5, "lines.linewidth": 1.5,
-    }  # fmt: skip
-    with rc_context(style):
-        heights = [panel.height for panel in panels]
-        figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * sum(heights) + EDGE), layout="constrained")
+    def fill(figure: "Figure") -> None:
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
         for axes, panel in zip(grid[:, 0], panels, strict=True):
             _draw_panel(axes, panel)
         grid[-1, 0].set_xlabel("optimizer step")
         figure.align_ylabels()
+
+    return drawn(fill, name, title, (WIDTH, PANEL_HEIGHT * sum(heights) + EDGE))
+
+
+def drawn(fill: Callable[["Figure"], None], name: str, title: str, size: tuple[float, float]) -> str:
+    """A figure as inline SVG in the style and the colours of the page.
+
+    Args:
+        fill: draws into an empty figure, with the colours of `STAND_INS`.
+        name: prefix of every `id` in the drawing: unique in a page, letters and digits.
+        title: what it shows, for those who cannot see it.
+        size: width and height, inches.
+
+    Returns:
+        An `<svg>` element; texts are text, colours are `var(--...)`.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    ink, faint = STAND_INS["ink"], STAND_INS["faint"]
+    style: Any = {
+        "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "DejaVu Sans", "font.size": 8.5,
+        "text.parse_math": False, "axes.unicode_minus": False, "text.color": ink, "axes.labelcolor": ink,
+        "axes.edgecolor": faint, "xtick.color": faint, "ytick.color": faint, "xtick.labelcolor": ink,
+        "ytick.labelcolor": ink, "grid.color": faint, "grid.alpha": 0.35, "grid.linewidth": 0.6, "axes.grid": True,
+        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+        "legend.fontsize": 8.5, "lines.linewidth": 1.5,
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        fill(figure)
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _inline(file.getvalue(), name, title)
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Entries of a legend above the axes that fit beside each other, a sign taken as six characters."""
+    widest = max(map(len, labels)) + 6
+    return max(1, min(len(labels), LEGEND_CHARACTERS // widest))
+
+
+def legend_above(axes: "Axes", labels: Sequence[str]) -> None:
+    """A legend above the axes, in as many columns as fit."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=legend_columns(labels), borderpad=0.1,
+        columnspacing=1.2, handletextpad=0.5, handlelength=1.8,
+    )  # fmt: skip
 
 
 def _draw_panel(axes: "Axes", panel: Panel) -> None:

@@ -1,24 +1,21 @@
 """The curves of evaluations: accuracy against the optimizer step, and pass@k against k."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlvr.report.drawing import DASHES, PANEL_HEIGHT, STAND_INS, WIDTH, Line, _inline
+from rlvr.report.drawing import DASHES, PANEL_HEIGHT, STAND_INS, WIDTH, Line, drawn, legend_above, legend_columns
 from rlvr.report.figures import Figure
 from rlvr.report.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
     from rlvr.evaluation.results import Summary
 
 COLOURS = "abcde"
 MOST_LINES = 5
 """Curves of a figure: as many as there are colours."""
-
-LEGEND_CHARACTERS = 88
-"""What fits beside each other above the axes, a sign for each line taken as six characters."""
 
 LINE_INCHES = 0.17
 """Height of a line of the legend."""
@@ -157,44 +154,20 @@ def _curve(label: str, x: list[float], values: Sequence[Any], place: int) -> Lin
     return Line(visible(label), x, y, COLOURS[place % len(COLOURS)], list(DASHES)[place % len(DASHES)], low, high)
 
 
-def _columns(lines: Sequence[Line]) -> int:
-    """Entries of the legend beside each other, so that the widest fit."""
-    widest = max(len(line.label) for line in lines) + 6
-    return max(1, min(len(lines), LEGEND_CHARACTERS // widest))
-
-
 def _draw(lines: Sequence[Line], name: str, title: str, x_label: str, *, powers: bool) -> str:
     """An `<svg>` of one pair of axes: shares against steps, or against powers of two."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure as Canvas
+    labels = [line.label for line in lines]
 
-    ink, faint = STAND_INS["ink"], STAND_INS["faint"]
-    style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "DejaVu Sans", "font.size": 8.5,
-        "text.parse_math": False, "axes.unicode_minus": False, "text.color": ink, "axes.labelcolor": ink,
-        "axes.edgecolor": faint, "xtick.color": faint, "ytick.color": faint, "xtick.labelcolor": ink,
-        "ytick.labelcolor": ink, "grid.color": faint, "grid.alpha": 0.35, "grid.linewidth": 0.6, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-        "legend.fontsize": 8.5, "lines.linewidth": 1.5,
-    }  # fmt: skip
-    columns = _columns(lines)
-    rows = -(-len(lines) // columns)
-    with rc_context(style):
-        canvas = Canvas(figsize=(WIDTH, 2 * PANEL_HEIGHT + LINE_INCHES * (rows - 1)), layout="constrained")
-        axes = canvas.subplots()
+    def fill(figure: "Canvas") -> None:
+        axes = figure.subplots()
         for line in lines:
             _draw_line(axes, line)
         _scale(axes, lines, powers)
         axes.set_xlabel(x_label)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=columns, borderpad=0.1, columnspacing=1.2,
-            handletextpad=0.5, handlelength=1.8,
-        )  # fmt: skip
-        file = io.StringIO()
-        canvas.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
-    return _inline(file.getvalue(), name, title)
+        legend_above(axes, labels)
+
+    rows = -(-len(lines) // legend_columns(labels))
+    return drawn(fill, name, title, (WIDTH, 2 * PANEL_HEIGHT + LINE_INCHES * (rows - 1)))
 
 
 def _draw_line(axes: "Axes", line: Line) -> None:

@@ -1,17 +1,17 @@
 """The figures of a sweep: accuracy by arm and against the share of tokens kept, and curves over the steps."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rlvr.report.drawing import DASHES, EDGE, STAND_INS, WIDTH, _inline, thin
+from rlvr.report.drawing import DASHES, EDGE, STAND_INS, WIDTH, drawn, legend_above, thin
 from rlvr.report.figures import Figure
 from rlvr.report.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
     from rlvr.sweep.results import ArmResult, SweepResult
     from rlvr.sweep.statistics import OverSeeds
@@ -20,9 +20,6 @@ COLOURS = "abcde"
 MARKERS = "os^Dv"
 MOST_ARMS = len(COLOURS) * len(DASHES)
 """Curves of a figure: more could not be told apart."""
-
-LEGEND_CHARACTERS = 88
-"""What fits beside each other above the axes, a sign for each line taken as six characters."""
 
 AFTER = "accuracy_after"
 
@@ -119,7 +116,7 @@ def _keep_panel(axes: "Axes", groups: Sequence[Sequence[Point]]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1)
     _percent(axes, "accuracy")
-    _legend(axes, [label for _, label in lines])
+    legend_above(axes, [label for _, label in lines])
 
 
 def _zoom(axes: "Axes", series: Sequence[Point]) -> None:
@@ -196,7 +193,7 @@ def _curves(result: "SweepResult", metric: str, heading: str, unit: str) -> Figu
         axes.set_ylabel(unit)
         axes.set_xlabel("optimizer step")
         axes.margins(x=0.01)
-        _legend(axes, [label for label, _, _ in lines])
+        legend_above(axes, [label for label, _, _ in lines])
 
     caption = "Means over seeds" + (", on a logarithmic axis." if log else ".")
     left = len(result.arms) - MOST_ARMS
@@ -212,34 +209,12 @@ def _percent(axes: "Axes", label: str, across: bool = False) -> None:
     axis.set_label_text(label)
 
 
-def _legend(axes: "Axes", labels: Sequence[str]) -> None:
-    widest = max(len(label) for label in labels) + 6
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=max(1, min(len(labels), LEGEND_CHARACTERS // widest)),
-        borderpad=0.1, columnspacing=1.2, handletextpad=0.5, handlelength=1.8,
-    )  # fmt: skip
-
-
 def _svg(
     fill: Callable[[Sequence["Axes"]], None], name: str, title: str, *, panels: int = 1, height: float = 2.2
 ) -> str:
     """An `<svg>` of panels below each other, filled by a function."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure as Canvas
 
-    ink, faint = STAND_INS["ink"], STAND_INS["faint"]
-    style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "DejaVu Sans", "font.size": 8.5,
-        "text.parse_math": False, "axes.unicode_minus": False, "text.color": ink, "axes.labelcolor": ink,
-        "axes.edgecolor": faint, "xtick.color": faint, "ytick.color": faint, "xtick.labelcolor": ink,
-        "ytick.labelcolor": ink, "grid.color": faint, "grid.alpha": 0.35, "grid.linewidth": 0.6, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-        "legend.fontsize": 8.5, "lines.linewidth": 1.5,
-    }  # fmt: skip
-    with rc_context(style):
-        canvas = Canvas(figsize=(WIDTH, height * panels + EDGE), layout="constrained")
-        fill(list(canvas.subplots(panels, 1, squeeze=False)[:, 0]))
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        canvas.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue(), name, title)
+    def fill_figure(figure: "Canvas") -> None:
+        fill(list(figure.subplots(panels, 1, squeeze=False)[:, 0]))
+
+    return drawn(fill_figure, name, title, (WIDTH, height * panels + EDGE))

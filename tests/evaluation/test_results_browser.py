@@ -7,21 +7,10 @@ import pytest
 from rich.console import Console
 
 from rlvr.evaluation.results_table import show_results
+from tests.browser import Visit
 from tests.evaluation.made_scores import made, run_of, written
-from tests.report.test_browser import Visit, browser
-
-__all__ = ["browser"]  # the fixture
 
 pytestmark = pytest.mark.slow
-
-OVERLAPS = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
-  const texts = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
-  const frame = svg.getBoundingClientRect();
-  const out = texts.filter(([, a]) => a.right > frame.right + 1 || a.left < frame.left - 1).map(([name]) => name);
-  return out.concat(texts.flatMap(([name, a], i) => texts.slice(i + 1)
-    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom)
-    .map(([other]) => `${name} | ${other}`)));
-})"""
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +33,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_is_readable_and_asks_for_nothing(browser: Any, page: Path, scheme: str, width: int) -> None:
     visit = Visit(browser, page, scheme, width)
     try:
-        assert visit.said == []
-        assert visit.requests == [page.as_uri()]
-        assert visit.page.locator("figure svg").count() == 7
-        assert visit.page.evaluate(OVERLAPS) == []
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        visit.check_readable(page, figures=7)
     finally:
         visit.page.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.report.microscope import build_microscope
-from tests.report.test_browser import CHROMIUM, QUIET
+from tests.browser import CHROMIUM, QUIET
 from tests.source import ROOT
 
 SIZE = {"width": 1280, "height": 940}

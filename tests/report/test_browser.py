@@ -7,52 +7,15 @@ from typing import Any
 import pytest
 
 from rlvr.report.page import build_report
+from tests.browser import SHOWN, Visit
 from tests.report.test_page import hostile_run
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-default-apps", "--disable-extensions", "--disable-sync", "--no-first-run", "--metrics-recording-only",
-]  # fmt: skip
-SHOWN = "article.completion:not([hidden])"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if not CHROMIUM.exists():
-        pytest.fail(f"{CHROMIUM} is missing; install it: apt-get update && apt-get install -y chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_report(hostile_run(tmp_path_factory.mktemp("browser") / "run"))
-
-
-class Visit:
-    """An open page, and everything it asked for or complained about."""
-
-    def __init__(self, browser: Any, report: Path, scheme: str = "light", width: int = 1280) -> None:
-        self.said: list[str] = []
-        self.requests: list[str] = []
-        self.page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(report.as_uri())
-
-    def shown(self) -> list[tuple[str, str]]:
-        """(step, verdict) of the completions to be seen."""
-        cards = self.page.query_selector_all(SHOWN)
-        return [(card.get_attribute("data-step"), card.get_attribute("data-verdict")) for card in cards]
 
 
 @pytest.fixture

@@ -12,22 +12,10 @@ from rlvr.report.microscope import build_microscope, render
 from rlvr.report.microscope_rows import Sample, Scores, read_samples
 from rlvr.report.reading import read_run
 from rlvr.report.tokens import Decoder
+from tests.browser import SHOWN, Visit
 from tests.report.microscope_pages import microscope_run, noise, word_decoder
-from tests.report.test_browser import CHROMIUM, QUIET, SHOWN, Visit
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if not CHROMIUM.exists():
-        pytest.fail(f"{CHROMIUM} is missing; install it: apt-get update && apt-get install -y chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

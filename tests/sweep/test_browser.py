@@ -7,12 +7,9 @@ import pytest
 
 from rlvr.sweep.plan import Arm, Plan
 from rlvr.sweep.report import write_report
-from tests.evaluation.test_results_browser import OVERLAPS
-from tests.report.test_browser import Visit, browser
+from tests.browser import Visit
 from tests.sweep.fakes import written
 from tests.sweep.test_results import end
-
-__all__ = ["browser"]  # the fixture
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +37,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_is_readable_and_asks_for_nothing(browser: Any, page: Path, scheme: str, width: int) -> None:
     visit = Visit(browser, page, scheme, width)
     try:
-        assert visit.said == []
-        assert visit.requests == [page.as_uri()]
-        assert visit.page.locator("figure svg").count() == 5
-        assert visit.page.evaluate(OVERLAPS) == []
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        visit.check_readable(page, figures=5)
     finally:
         visit.page.close()

@@ -1,20 +1,14 @@
 """`forks.html`: the answer with its forks marked, the figure, and every position with its branches; one file."""
 
-import io
 from pathlib import Path
-from typing import Any
 
 from rlvr.analysis.forking.output import draw_forks, figure_size, finding_of, main_outcomes
 from rlvr.analysis.forking.result import ForkResult, PositionOutcomes
 from rlvr.analysis.forking.run import Found
-from rlvr.analysis.output import STYLE
 from rlvr.evaluation.wording import Sheet, write_whole
-from rlvr.report.drawing import STAND_INS, _inline
+from rlvr.report.drawing import drawn
 from rlvr.report.page import page
 from rlvr.report.tokens import Token, entropy_legend, entropy_level, token_text, visible
-
-INK = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "xtick.labelcolor",
-       "ytick.labelcolor")  # fmt: skip
 
 
 def write_page(out: Path, found: Found, title: str) -> Path:
@@ -36,7 +30,7 @@ def write_page(out: Path, found: Found, title: str) -> Path:
         + [(name, visible(value)) for name, value in found.facts["settings"].items()],
         tokens=_tokens(found),
         legend=entropy_legend(),
-        figure=_figure(result, visible(title)),
+        figure=drawn(lambda figure: draw_forks(figure, result), "forks", visible(title), figure_size(result)),
         forks=finding_of(result, title).sheet,
         positions=_positions(result),
     )
@@ -55,21 +49,6 @@ def _tokens(found: Found) -> list[Token]:
             details += f", hazard {looked[place].hazard:.2f}, drift {looked[place].drift:.2f}"
         tokens.append(Token(token_text(text), place in marked, entropy_level(entropy), details))
     return tokens
-
-
-def _figure(result: ForkResult, title: str) -> str:
-    """The figure in the colours of the page."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    style: Any = {**STYLE, **dict.fromkeys(INK, STAND_INS["ink"]), "grid.color": STAND_INS["faint"]}
-    with rc_context(style):
-        figure = Figure(figsize=figure_size(result), layout="constrained")
-        draw_forks(figure, result)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue(), "forks", title)
 
 
 def _positions(result: ForkResult) -> Sheet:

@@ -1,15 +1,16 @@
 """The page: hostile texts are texts, and in a browser it asks for nothing and complains about nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlvr.analysis.forking.page import write_page
 from tests.analysis.forking.made import found_of
+from tests.browser import Visit
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x07\u202e"
 TEXTS = ["<b>", HOSTILE, "\n", "&", "'\"", " ", "\t", "{{ 7*7 }}", "</div>", "end"]
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +39,12 @@ def test_the_fork_is_marked_and_every_position_is_there(written: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser(written: Path, scheme: str) -> None:
-    from playwright.sync_api import sync_playwright
-
-    if not CHROMIUM.exists():
-        pytest.fail(f"{CHROMIUM} is missing; install it: apt-get update && apt-get install -y chromium")
-    said: list[str] = []
-    requests: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(written.as_uri())
-        page.locator(".tokens").focus()
-        for _ in range(5):
-            page.keyboard.press("ArrowRight")
-        assert "position 4, 0.670 nats" in page.locator(".detail").inner_text()
-        browser.close()
-    assert said == []
-    assert requests == [written.as_uri()]
+def test_in_a_browser(browser: Any, written: Path, scheme: str) -> None:
+    visit = Visit(browser, written, scheme)
+    visit.page.locator(".tokens").focus()
+    for _ in range(5):
+        visit.page.keyboard.press("ArrowRight")
+    assert "position 4, 0.670 nats" in visit.page.locator(".detail").inner_text()
+    visit.page.close()
+    assert visit.said == []
+    assert visit.requests == [written.as_uri()]
