@@ -13,6 +13,13 @@ SMOKE_STEPS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# `make setup` with other EXTRAS than the last time installs again.
+WITH := $(VENV)/.extras
+ifneq ($(origin EXTRAS),file)
+ifneq ($(shell cat $(WITH) 2>/dev/null),$(EXTRAS))
+$(shell rm -f $(READY))
+endif
+endif
 
 .PHONY: help setup train test test-slow soak check docs format smoke bench clean
 
@@ -26,6 +33,7 @@ setup: $(READY)  ## Create .venv and install rlvr with its tested versions (EXTR
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[$(EXTRAS)]"
+	@echo "$(EXTRAS)" > $(WITH)
 	@touch $@
 
 train: $(READY)  ## Train: make train ARGS="recipe=NAME/MODEL run.steps=100"

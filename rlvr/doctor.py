@@ -87,7 +87,7 @@ def examine(runs: Path) -> tuple[list[str], list[str]]:
         version = _version(package)
         lines.append(f"{package} {version or 'MISSING'}")
         if version is None:
-            problems.append(f"{package} is not installed; run make setup, or pip install -c constraints.txt rlvr")
+            problems.append(f"{package} is not installed; run make setup")
     for package, purpose in OPTIONAL.items():
         lines.append(f"{package} {_version(package) or f'not installed (only for {purpose})'}")
     lines += _devices()

@@ -23,6 +23,9 @@ MAY_DIFFER = (
 SECTIONS_MAY_DIFFER = ("evaluation", "logging", "launch")
 """Settings that do not shape the update."""
 
+ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")
+"""Schedules of the learning rate that do not depend on where the run ends: more steps change none of those made."""
+
 ENGINE = {"deepspeed": "engine"}
 """Sections of which a fact speaks, so that allowing the fact allows them."""
 
@@ -40,10 +43,11 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 def shaping(config: RunConfig) -> dict[str, Any]:
     """The settings that shape the update, by their full names; a checkpoint keeps them."""
     settings = _flat(json.loads(json.dumps(to_mapping(config), default=str)))
+    shape_nothing = {*MAY_DIFFER} - ({"run.steps"} if config.optimizer.lr_scheduler_type not in ENDLESS else set())
     return {
         name: value
         for name, value in settings.items()
-        if name not in MAY_DIFFER and name.split(".")[0] not in SECTIONS_MAY_DIFFER
+        if name not in shape_nothing and name.split(".")[0] not in SECTIONS_MAY_DIFFER
     }
 
 

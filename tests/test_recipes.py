@@ -151,12 +151,6 @@ def test_arms_differ_from_the_method_in_what_they_are_about() -> None:
     }  # fmt: skip
 
 
-def test_the_settings_of_zero_3_compose() -> None:
-    text = (recipes_dir() / "README.md").read_text()
-    [settings] = re.findall(r'ZERO3="([^"]+)"', text)
-    assert compose(settings.split()).deepspeed["zero_optimization"]["stage"] == 3
-
-
 def test_a_table_ends_where_its_lines_end() -> None:
     text = "| a | b |\n| --- | --- |\n| 1 | `x` |\n| `2`, `3` | |\n\n| 3 | z |\n"
     assert list(table(text, ("a", "b"))) == [["1", "x"], ["`2`, `3`", ""]]

@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   rlvr analyze traces runs/x                                     percentiles over training
   rlvr analyze overlap runs/x --checkpoints builtin runs/x       do the forks move
   rlvr analyze errors evaluations                                does entropy tell wrong answers
+  rlvr analyze forks builtin --problem 23                        where in an answer the outcome is decided
 
 Each prints a table and writes a figure and a CSV file. docs/analysis.md says how to read them.
 """

@@ -221,9 +221,11 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             raise UserError(f"--from {path} holds no mapping; expected the config.yaml of a run folder")
         for override in _parsed(overrides):
             key = override.key_or_group
-            if key in chosen or override.is_delete():
+            of_a_group = key in chosen or (key in ("launch", "deepspeed") and not isinstance(override.value(), dict))
+            if of_a_group or override.is_delete():
                 raise UserError(
-                    f"{override.input_line} cannot be combined with --from; override single values, e.g. run.seed=1"
+                    f"{override.input_line} cannot be combined with --from; override single values, e.g. run.seed=1 "
+                    "or launch.kind=slurm"
                 )
             OmegaConf.update(saved, key, override.value(), merge=True, force_add=True)
         return to_config(OmegaConf.to_container(saved, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]

@@ -103,7 +103,7 @@ def _study(folder: SweepFolder, name: str) -> Any:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
-        raise UserError("--search needs the package optuna; install it: pip install 'rlvr[sweep]'") from None
+        raise UserError("--search needs the package optuna; install it: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(folder.path / JOURNAL)))
     return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)

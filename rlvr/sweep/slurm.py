@@ -96,7 +96,7 @@ def _executor(folder: SweepFolder, group: str, site: Site, place: Path, processe
     try:
         import submitit
     except ImportError:
-        raise UserError("--slurm needs the package submitit; install it: pip install 'rlvr[sweep]'") from None
+        raise UserError("--slurm needs the package submitit; install it: pip install submitit") from None
     for command in ("sbatch", "srun"):
         if shutil.which(command) is None:
             raise UserError(f"{command} is not on PATH; submit from a login node, or leave --slurm out to run here")

@@ -16,6 +16,9 @@ from tests.trainer.tiny_run import TIMES
 
 TIMEOUT_SECONDS = 15
 
+# With RLVR_SOAK=1 every engine.
+ENGINES = ["none", "zero1", "zero2", "zero3"] if os.environ.get("RLVR_SOAK") == "1" else ["none", "zero3"]
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -52,7 +55,7 @@ def outcome(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     return hashlib.sha256(weights.read_bytes()).hexdigest(), timeless
 
 
-@pytest.mark.parametrize("engine", ["none", "zero3"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_two_nodes_are_two_processes_bit_for_bit(engine: str, nodes: list[Node], tmp_path: Path) -> None:
     settings = ["run.steps=3", f"deepspeed={engine}", "launch.timeout_seconds=120"]
     places = [tmp_path / name for name in ("nodes", "processes")]

@@ -137,7 +137,7 @@ def test_a_closed_back_end_draws_no_more(vllm: StandIn) -> None:
 
 def test_without_vllm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"pip install 'rlvr\[vllm\]'"):
+    with pytest.raises(UserError, match=r"make setup EXTRAS=dev,vllm"):
         VLLMBackend("m")
 
 

@@ -193,6 +193,17 @@ def test_a_run_that_is_done_says_so_once_it_has_told_what_came_out(stopped: Path
         found(stopped)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_more_steps_are_refused_where_the_schedule_ends_with_the_run(schedule: str, tmp_path: Path) -> None:
+    chosen = f"optimizer.lr_scheduler_type={schedule}"
+    folder, config = RunFolder(tmp_path / "x"), compose(settings(tmp_path, chosen))
+    path = save(folder, 1, config)
+    assert resumed(tmp_path, chosen) == path
+    with pytest.raises(UserError, match=r"run\.steps=9 \(was 2\).*run\.allow_changes=\[run\.steps\]"):
+        resumed(tmp_path, chosen, "run.steps=9")
+    assert resumed(tmp_path, chosen, "run.steps=9", "run.allow_changes=[run.steps]") == path
+
+
 def test_a_resume_without_a_name_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="say which run goes on"):
         Run(compose([*settings(tmp_path), "run.name=null", "run.resume=true"]), silent())

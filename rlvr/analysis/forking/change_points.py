@@ -170,7 +170,7 @@ def _ruptures() -> Any:
         import ruptures
     except ImportError:
         raise UserError(
-            "change points need the package ruptures, which is not installed; install it: pip install 'rlvr[analysis]'"
+            "change points need the package ruptures, which is not installed; install it: pip install ruptures"
         ) from None
     return ruptures
 

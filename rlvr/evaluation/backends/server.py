@@ -17,7 +17,7 @@ from rlvr.sampling.settings import Sampling
 try:
     import openai
 except ImportError as error:
-    raise UserError("the back end `server` needs the package openai; install it: pip install 'rlvr[server]'") from error
+    raise UserError("the back end `server` needs the package openai; install it: pip install openai") from error
 
 from rlvr.evaluation.backends.patience import Patience
 

@@ -58,8 +58,8 @@ class VLLMBackend:
             self._vllm: Any = importlib.import_module("vllm")
         except ImportError as error:
             raise UserError(
-                f"the back end `vllm` cannot load vLLM ({error}); install it: pip install 'rlvr[vllm]', or choose the "
-                "back end transformers or server"
+                f"the back end `vllm` cannot load vLLM ({error}); install it: make setup EXTRAS=dev,vllm, or choose "
+                "the back end transformers or server"
             ) from error
         self.engine, self._chunk = f"vllm {dtype}", chunk
         settings = {

@@ -129,5 +129,5 @@ def test_a_level_that_so_few_simulations_cannot_tell() -> None:
 
 def test_without_ruptures_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ruptures", None)
-    with pytest.raises(UserError, match=r"install it: pip install 'rlvr\[analysis\]'"):
+    with pytest.raises(UserError, match=r"install it: pip install ruptures"):
         find_changes(drawn_path(np.tile([0.5, 0.5], (4, 1)), 0))
