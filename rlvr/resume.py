@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rlvr.checkpoints.choosing import SETTING, newest_good
-from rlvr.checkpoints.layout import step_of
+from rlvr.checkpoints.layout import committed, move, step_of
 from rlvr.checkpoints.manifest import read_manifest, verify
 from rlvr.checkpoints.staging import sweep
 from rlvr.config.convert import to_mapping
@@ -134,6 +135,33 @@ def _named(given: str, folder: RunFolder) -> Resume:
     except ValueError as error:
         raise UserError(f"run.resume={given}: {error}") from None
     return Resume(path, path.resolve().parent == folder.checkpoints.resolve())
+
+
+def set_aside(folder: RunFolder, found: Resume, given: Any) -> list[str]:
+    """Move the checkpoints of the part that a run leaves, going back to an earlier one, out of the way of its next.
+
+    They are of another future: with `run.resume=true` the next start would go on from them. One rank calls it, before
+    the run writes anything.
+
+    Args:
+        folder: of the run.
+        found: what it goes on from.
+        given: `run.resume`; only a path leads back.
+
+    Returns:
+        A line for people; nothing where nothing was moved.
+    """
+    if not found.here or given in (True, AUTO):
+        return []
+    later = [path for step, path in committed(folder.checkpoints).items() if step > found.step]
+    if not later:
+        return []
+    place = next(path for path in map(folder.abandoned, count(1)) if not path.exists())
+    place.mkdir(parents=True)
+    for path in later:
+        move(path, place / path.name)
+    names = ", ".join(path.name for path in later)
+    return [f"{names} are of the part that is left now and were moved to {place}; delete them if nobody needs them"]
 
 
 def _check_settings(config: RunConfig, folder: RunFolder, then: Mapping[str, Any] | None) -> None:

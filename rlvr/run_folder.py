@@ -80,6 +80,10 @@ class RunFolder:
         """Folders that `from_pretrained` loads."""
         return self.path / "checkpoints"
 
+    def abandoned(self, number: int) -> Path:
+        """Checkpoints that the run left when it went back to an earlier one, for the first, second, ... time."""
+        return self.path / "abandoned" / str(number)
+
     @property
     def summary(self) -> Path:
         """What came out."""

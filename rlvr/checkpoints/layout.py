@@ -17,6 +17,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlvr.checkpoints.progress import PROGRESS
+
 STAGING = ".staging"
 REPLACED = ".replaced-"
 TRASH = ".trash-"
@@ -80,6 +82,7 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    PROGRESS.one_more()
 
 
 def sync_folder(path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlvr.checkpoints.layout import files_in, sync_file
+from rlvr.checkpoints.progress import PROGRESS
 
 NAME = "MANIFEST.json"
 PARTIAL = "MANIFEST.json.partial"
@@ -91,6 +92,7 @@ def measure(folder: Path, step: int, facts: Mapping[str, Any]) -> Manifest:
 def _record(path: Path) -> FileRecord:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+        PROGRESS.one_more()
         return FileRecord(file.tell(), digest)
 
 

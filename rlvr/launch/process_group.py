@@ -39,12 +39,15 @@ def _with_deepspeed(back_end: str, timeout: timedelta) -> None:
         # Read when deepspeed is first imported, which may be long before a device is chosen.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
+    import torch.distributed as dist
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if back_end == "gloo":
         # An operation for shared memory, compiled at first use: a minute, and a compiler that may be missing.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=back_end, auto_mpi_discovery=False, timeout=timeout)
+    # ZeRO reduces and gathers in a group of its own, which it would make without a time-out: torch's is 30 minutes.
+    deepspeed.utils.groups._WORLD_GROUP = dist.new_group(range(dist.get_world_size()), timeout=timeout)
 
 
 def start(section: LaunchSection, deepspeed: Mapping[str, Any], on_gpu: bool) -> bool:

@@ -70,7 +70,7 @@ def go_on(trainer: Any) -> None:
     if checkpoint is None:
         return
     saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    for name in ("global_step", "epoch", "log_history", "num_input_tokens_seen", "total_flos"):
+    for name in ("global_step", "epoch", "log_history", "num_input_tokens_seen", "total_flos", "stateful_callbacks"):
         setattr(trainer.state, name, getattr(saved, name))
     state.load(trainer, checkpoint, same_ranks=False)
     if (checkpoint / "scheduler.pt").exists():

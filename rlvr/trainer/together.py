@@ -1,13 +1,18 @@
 """Ranks that succeed or fail together: what one of them cannot do ends the step on all, instead of a wait for it."""
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from rlvr.checkpoints.progress import PROGRESS
 from rlvr.errors import UserError
 from rlvr.launch.agreement import everywhere
 from rlvr.launch.status import Disagreement
 
 Result = TypeVar("Result")
+
+PAUSE_SECONDS = 1.0
+"""Between two looks at what the lead does for all; well below every time-out of a collective operation."""
 
 
 def is_lead() -> bool:
@@ -48,9 +53,52 @@ def together(action: Callable[[], Result]) -> Result:
 def from_lead(action: Callable[[], Result]) -> Result:
     """What the lead's action gives, on every rank; only the lead does it, and its errors are raised everywhere.
 
+    The others wait for as long as the lead finishes files: hashing a checkpoint may take longer than the time-out of a
+    collective operation. Where it finishes none for that long, they end as in every other wait.
+
     Raises:
         Disagreement: as `together`.
         RuntimeError: likewise.
     """
     lead = is_lead()
-    return _settled(lambda: action() if lead else None, tells=lead)[1][0]  # type: ignore[return-value]
+    return _settled(lambda: _in_sight(action) if lead else _look_on(), tells=lead)[1][0]  # type: ignore[return-value]
+
+
+def _alone() -> bool:
+    import torch.distributed as dist
+
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
+def _in_sight(action: Callable[[], Result]) -> Result:
+    """Do something while the others look on: beside this thread, which tells them that it goes on."""
+    if _alone():
+        return action()
+    results: list[Result] = []
+    failures: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    seen = PROGRESS.files
+    thread.join(PAUSE_SECONDS)
+    while thread.is_alive():
+        if PROGRESS.files != seen:
+            seen = PROGRESS.files
+            everywhere(True)
+        thread.join(PAUSE_SECONDS)
+    everywhere(False)
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _look_on() -> None:
+    """Wait while the lead says that it goes on."""
+    while everywhere(None)[0]:
+        pass

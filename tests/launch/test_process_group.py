@@ -70,6 +70,32 @@ def test_a_stalled_rank_ends_the_others_after_the_time_out() -> None:
     assert run_ranks(2, on_rank, timeout=60) == ["True rank 0 can no longer reach the others (", "stalled"]
 
 
+def test_the_group_in_which_zero_reduces_has_the_time_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    import deepspeed  # noqa: F401  before the fork, for it takes longer than the time-out
+
+    def on_rank(rank: int) -> str:
+        import torch
+        import torch.distributed as dist
+        from deepspeed.utils.groups import _clone_world_group
+
+        dist.destroy_process_group()
+        assert start(LaunchSection(timeout_seconds=4), {"zero_optimization": {"stage": 2}}, on_gpu=False)
+        group = _clone_world_group()
+        dist.all_reduce(torch.ones(1), group=group)
+        if rank == 1:
+            time.sleep(9)
+            return "stalled"
+        began = time.monotonic()
+        try:
+            dist.all_reduce(torch.ones(1), group=group)
+        except RuntimeError as error:
+            return f"{3 < time.monotonic() - began < 8.5} {lost_others(error, 0) is not None}"
+        return "nothing happened"
+
+    assert run_ranks(2, on_rank, timeout=120) == ["True True", "stalled"]
+
+
 def test_errors_of_another_kind_are_no_lost_rank() -> None:
     import torch.distributed as dist
 

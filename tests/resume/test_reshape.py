@@ -1,5 +1,6 @@
 """Going on with other ranks, another engine or another learning rate: what goes on, what is lost, and what counts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def test_the_library_goes_on_through_its_saver(tmp_path: Path) -> None:
 CHANGES = [("zero2", "single"), ("zero3", "ddp"), ("single", "zero3"), ("ddp", "single"), ("single", "zero2")]
 
 
+def one_step_left_out(rank: int) -> None:
+    """As if step 2 had not been made."""
+    from rlvr.trainer.faults import Faults
+
+    Faults.state = lambda faults: {"args": {}, "attributes": {"count": 1, "recent": [2]}}  # type: ignore[method-assign]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("before", "after"), CHANGES)
@@ -91,7 +99,7 @@ def test_a_run_goes_on_with_another_engine_where_that_is_allowed(before: str, af
     from safetensors.torch import load_file
 
     assert before in ENGINES
-    assert run(before, tmp_path, "run.steps=3") == [0] * ranks_of(before), log(tmp_path)
+    assert run(before, tmp_path, "run.steps=3", hook=one_step_left_out) == [0] * ranks_of(before), log(tmp_path)
     more = ["run.resume=auto", "run.steps=5", "optimizer.learning_rate=1e-12"]
     refused = run(after, tmp_path, *more, "run.allow_changes=[optimizer.learning_rate]")
     assert 2 in refused
@@ -108,4 +116,6 @@ def test_a_run_goes_on_with_another_engine_where_that_is_allowed(before: str, af
     assert verify(tmp_path / "x/checkpoints/checkpoint-5") == []
     lines = (tmp_path / "x/metrics.jsonl").read_text().splitlines()
     assert len(lines) == 5
+    state = json.loads((tmp_path / "x/checkpoints/checkpoint-5/trainer_state.json").read_text())
+    assert state["stateful_callbacks"]["Faults"]["attributes"] == {"count": 1, "recent": [2]}, "remembered"
     assert '"learning_rate": 1e-12' in lines[-1]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from rlvr.checkpoints.layout import checkpoint_name
+from rlvr.checkpoints.manifest import verify
 from rlvr.checkpoints.staging import commit, staged
 from rlvr.config.compose import compose, read_config, write_config
 from rlvr.errors import UserError
-from rlvr.resume import Resume, checkpoint_to_resume, differences, shaping
+from rlvr.resume import AUTO, Resume, checkpoint_to_resume, differences, set_aside, shaping
 from rlvr.run_folder import RunFolder, heldout_history
 from rlvr.train import Run
 from tests.trainer.test_train import settings, silent
@@ -160,6 +161,24 @@ def test_a_path_goes_on_from_that_checkpoint_and_no_other(stopped: Path) -> None
     (first / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"checkpoint-1 is damaged \(model\.safetensors: missing\)"):
         found(stopped, f"run.resume={first}")
+
+
+def test_going_back_takes_later_checkpoints_out_of_the_way(stopped: Path) -> None:
+    folder = RunFolder(stopped / "x")
+    first = folder.checkpoints / "checkpoint-1"
+    for time in (1, 2):
+        save(folder, 2, compose(settings(stopped)))
+        assert set_aside(folder, found(stopped), True) == set_aside(folder, found(stopped), AUTO) == []
+        back = found(stopped, f"run.resume={first}")
+        [said] = set_aside(folder, back, str(first))
+        assert f"checkpoint-2 are of the part that is left now and were moved to {stopped}/x/abandoned/{time}" in said
+        assert [path.name for path in folder.checkpoints.iterdir()] == ["checkpoint-1"]
+        assert verify(stopped / f"x/abandoned/{time}/checkpoint-2") == []
+        assert resumed(stopped) == first, "and not the later one"
+        assert set_aside(folder, found(stopped, f"run.resume={first}"), str(first)) == []
+    elsewhere = Resume(first, here=False)
+    save(folder, 2, compose(settings(stopped)))
+    assert set_aside(folder, elsewhere, str(first)) == []
 
 
 @pytest.mark.parametrize(
