@@ -31,7 +31,7 @@ from rlvr.preflight import (
     run_sizes,
     with_golds,
 )
-from rlvr.resume import AUTO, checkpoint_to_resume, shaping
+from rlvr.resume import AUTO, checkpoint_to_resume, set_aside, shaping
 from rlvr.rollouts.stream import PromptStream
 from rlvr.run_folder import RunFolder, full_disk, heldout_history
 from rlvr.run_log import LOG, log_to
@@ -134,8 +134,8 @@ class Run:
         """Train, evaluate before and after, and write the folder; returns the summary."""
         wait()  # nobody still looks at a folder that is about to be replaced
         if is_main_process():
-            goes_on = self.resume.here or self.config.run.resume == AUTO
-            self.folder.prepare(goes_on, self.config.run.overwrite)
+            self.folder.prepare(self.resume.here or self.config.run.resume == AUTO, self.config.run.overwrite)
+            self.notes += set_aside(self.folder, self.resume, self.config.run.resume)
             # What was allowed once is not allowed for ever: later checkpoints are of the run as it is now.
             once = dataclasses.replace(self.config.run, allow_changes=[])
             write_config(dataclasses.replace(self.config, run=once), self.folder.config)
@@ -178,7 +178,7 @@ class Run:
             "greedy_after": after[1], "heldout_problems": len(self.heldout), "steps": self.trainer.state.global_step,
             "train_seconds": round(seconds, 2), "seed": self.config.run.seed, "algorithm": self.config.run.algorithm,
             "selection": {"name": self.config.selection.name, "keep": self.config.selection.keep},
-            "accuracy_during": self.history,
+            "accuracy_during": self.history, "code": self.facts["code"],
         }  # fmt: skip
         if is_main_process():
             self.folder.write_summary(summary)
