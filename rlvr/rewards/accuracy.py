@@ -17,8 +17,8 @@ class Accuracy(Reward):
     """Chosen with `reward=accuracy`. A truncated completion counts as wrong, whatever it boxed on the way.
 
     Attributes:
-        correct: paid for a right answer.
-        wrong: paid for anything else; DAPO pays -1 (arXiv 2503.14476, eq. 7).
+        correct: paid for a right answer; above 0, which is what KTAE and dynamic sampling take for right.
+        wrong: paid for anything else, at most 0; DAPO pays -1 (arXiv 2503.14476, eq. 7).
         extract: where the answer stands: `boxed`, `answer_line` or `last_number`.
         think: `after` reads what follows the last `</think>`, and an unclosed `<think>` is no answer; `required` is the
             same, and the tag has to be there; `ignore` reads everything.
@@ -36,10 +36,10 @@ class Accuracy(Reward):
     verdicts: list[Verdict] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.correct > self.wrong:
+        if not self.correct > 0 >= self.wrong:
             raise UserError(
                 f"reward.accuracy.correct is {self.correct} and reward.accuracy.wrong {self.wrong}; expected "
-                "correct > wrong, e.g. 1 and 0"
+                "correct > 0 >= wrong, e.g. 1 and 0: KTAE and dynamic sampling take a verdict above 0 for right"
             )
         if self.workers is not None and self.workers < 1:
             raise UserError(f"reward.accuracy.workers is {self.workers}; expected 1 or more, or null for one a core")

@@ -199,7 +199,8 @@ def _agree(wanted: Tree, tree: Tree, where: str, mp: Any) -> bool:
 
 def _ask_math_verify(gold: str, mine: str, gold_unread: bool, mine_unread: bool) -> bool:
     """What this grammar cannot read, math-verify may: integrals, sets of points, unusual commands."""
-    if "\\text" in mine + gold or any(sign in mine for sign in "\"'`;?#@&~=") or not mine.isascii():
+    odd = any(sign in mine for sign in "\"'`;?#@&~=") or not mine.isascii()
+    if odd or any(part in mine + gold for part in ("\\text", "...")):
         raise Wrong(screen.UNREADABLE if mine_unread else screen.GOLD_UNREADABLE)
     config = (LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False),)
     trees = [

@@ -57,6 +57,14 @@ class Reward:
 
     weight: float = 1.0
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether values above 0 say "right" and the others "wrong": as the first reward it then splits a group.
+
+        False where all values lie on one side of 0, or where 0 is no border.
+        """
+        return True
+
     def __call__(self, batch: Scored) -> list[float | None]:
         """B rewards before the weight; None where this reward has nothing to say about a completion."""
         raise TypeError(f"{type(self).__name__} does not say what it pays; define __call__(batch)")

@@ -12,7 +12,7 @@ _NAME = re.compile(
     r"(?:\\text\{[A-Za-z .,'-]*\}|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega|angle"
     r"|triangle|overline|widehat|ell|Delta|Omega|Phi|Theta|sin|cos|tan|max|min|arg|Re|Im|log|ln|cot|deg|dot|ddot"
     r"|mathbb|vec|hat|bar|odot|square|perp|parallel|mho)(?![a-zA-Z])|\\frac\{d[^{}]{0,12}\}\{d[^{}]{0,12}\}"
-    r"|[A-Za-z]|_\s*(?:\d|\{\s*[\\A-Za-z0-9{},\s+-]*\})|[(){}\[\]|,'\s+-]"
+    r"|[A-Za-z]|_\s*(?:\d|(?>\{\s*[\\A-Za-z0-9{},\s+-]*\}))|[(){}\[\]|,'\s+-]"
     r"|(?<=[A-Za-z]\()\d+(?=\))|(?<=,)\d+(?=[,)])|^10+(?=[A-Za-z]\s*\+))+",
     re.ASCII,
 )

@@ -78,6 +78,11 @@ class Custom(Reward):
         return self._checked(values, len(batch.completions))
 
     @property
+    def two_sided(self) -> bool:
+        """As the reward behind it says; of a function nobody knows, and it is taken at its word."""
+        return getattr(self.pays, "two_sided", True)
+
+    @property
     def verdicts(self) -> Any:
         """Those of the reward behind it, if it grades."""
         return getattr(self.pays, "verdicts", None)

@@ -19,7 +19,10 @@ def decide(answer: str, golds: tuple[str, ...], policy: Policy) -> tuple[str, st
     formulas = Formulas(policy)
     outcomes = []
     for gold in golds:
-        outcome = judge(answer, gold, formulas)
+        try:
+            outcome = judge(answer, gold, formulas)
+        except RecursionError:
+            outcome = "wrong", screen.TOO_DEEP
         if outcome[0] == "correct":
             return outcome
         outcomes.append(outcome)

@@ -49,6 +49,10 @@ class Format(Reward):
                 "present > absent, e.g. 1 and 0"
             )
 
+    @property
+    def two_sided(self) -> bool:
+        return self.present > 0 >= self.absent
+
     def __call__(self, batch: Scored) -> list[float | None]:
         forms = [has_form(completion, self.think) for completion in batch.completions]
         return [self.present if form else self.absent for form in forms]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from rlvr.rewards.units import Quantity, letter_unit, quantity, ratio
 from rlvr.rewards.values import NotRational, TooBig, Undefined, exact
 
 _MEASURED = re.compile(
-    r"[-+]?(\d+\.?\d*|\.\d+)(?:[eE]([-+]?\d{1,4})|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,4})\s*\}|(\d)))?"
+    r"[-+]?(\d+(?:\.\d*)?|\.\d+)(?:[eE]([-+]?\d{1,4})|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,4})\s*\}|(\d)))?"
 )
 
 
@@ -24,10 +25,14 @@ class Undecided(Exception):
 
 @lru_cache(maxsize=8192)
 def parsed(text: str) -> Tree | None:
-    """The tree of a formula; None if it cannot be read."""
+    """The tree of a formula; None if it cannot be read.
+
+    Raises:
+        RecursionError: where the stack is too short for it. Not kept: a shorter stack of the caller may do.
+    """
     try:
         return read(text)
-    except (Unreadable, RecursionError):
+    except Unreadable:
         return None
 
 
@@ -37,6 +42,7 @@ def rational(text: str) -> Fraction | None:
 
     Raises:
         Wrong: if it has no value, or one too large to work out.
+        RecursionError: as `parsed`.
     """
     tree = parsed(text)
     if tree is None:
@@ -82,15 +88,11 @@ def _is_number(tree: Tree) -> bool:
 
 
 def scales(gold: Quantity, mine: Quantity) -> list[Fraction]:
-    """What a value may be multiplied with before it is compared: for percents and for units of one kind."""
-    if mine.unit == gold.unit == "%":
-        return [Fraction(1)]
-    if mine.unit == "%":
-        return [Fraction(1), Fraction(1, 100)]
-    if gold.unit == "%":
-        return [Fraction(1), Fraction(100)]
-    factor = ratio(mine, gold)
-    return [] if factor is None else [Fraction(factor).limit_denominator(10**12)]
+    """What a value may be multiplied with before it is compared: for percents, units of one kind and words of scale."""
+    factors = [ratio(mine, gold)]
+    if "%" in (mine.unit, gold.unit) and not (mine.unit and gold.unit):
+        factors.append(Fraction(1, 100) if mine.unit else Fraction(100))
+    return [factor * mine.scale / gold.scale for factor in factors if factor is not None]
 
 
 class ExactFormulas:
@@ -103,7 +105,8 @@ class ExactFormulas:
         theirs, ours = quantity(gold), quantity(mine)
         wanted, value = rational(theirs.value), rational(ours.value)
         if wanted is not None and value is None:
-            ours = Quantity(quantity(letter_unit(ours.value)).value, ours.unit, ours.power)
+            inner = quantity(letter_unit(ours.value))
+            ours = replace(ours, value=inner.value, scale=ours.scale * inner.scale)
             value = rational(ours.value)
         if wanted is None or value is None:
             return self.harder(theirs, ours)

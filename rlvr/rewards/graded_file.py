@@ -1,7 +1,9 @@
 """Grade a file of completions: row by row into another file, in constant memory, and going on where it was stopped."""
 
 import contextlib
+import fcntl
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -14,6 +16,7 @@ from rlvr.rewards.grade import grade_many
 from rlvr.rewards.policy import DEFAULT, Policy
 from rlvr.rewards.rows import Columns, Graded, Row, Rows, encode, read_row
 from rlvr.rewards.verdict import Verdict
+from rlvr.rewards.version import grader_version
 
 ADDED = ("correct", "extracted", "status", "reason", "seconds")
 """The columns that a graded row has besides those of the input."""
@@ -62,8 +65,9 @@ def grade_file(
 ) -> Tally:
     """Grade every row of a file; the output is the input row plus `ADDED`, a line each, in order.
 
-    What an earlier start has written is kept, after a look that it was made from these rows and by these rules. No
-    verdict depends on the rows around it: there is no budget for the file, only a deadline for each answer.
+    What an earlier start has written is kept, after a look that it was made from these rows, by these rules and by this
+    grader. One process at a time writes an output. No verdict depends on the rows around it: there is no budget for the
+    file, only a deadline for each answer.
 
     Args:
         path: JSON Lines or Parquet.
@@ -79,19 +83,21 @@ def grade_file(
         Statuses by task, of all rows.
 
     Raises:
-        UserError: for a file or a row that cannot be read, or an output that does not belong to it.
+        UserError: for a file or a row that cannot be read, or an output that does not belong to it, or that another
+            process is writing.
     """
     columns, output = columns or Columns(), output or output_path(path)
     rows = Rows(path)
     if output.resolve() == path.resolve():
         raise UserError(f"{output} is the input; expected another file to write to")
-    if overwrite:
-        output.unlink(missing_ok=True)
-    begun = output.exists() and output.stat().st_size > 0
-    _keep_rules(output, begun, asdict(policy) | {"completion": columns.completion, "gold": columns.gold})
-    tally, stream = Tally(), iter(rows)
-    try:
-        with output.open("a+b") as file:
+    rules = asdict(policy) | {"completion": columns.completion, "gold": columns.gold, "grader": grader_version()}
+    with _held(output) as file:
+        if overwrite:
+            file.truncate(0)
+        begun = file.seek(0, 2) > 0
+        _keep_rules(output, begun, rules)
+        tally, stream = Tally(), iter(rows)
+        try:
             _go_on(file, output, stream, columns, tally)
             for chunk in _chunks(stream, columns):
                 verdicts = _verdicts([part for _, part in chunk], policy, workers, deadline)
@@ -102,12 +108,41 @@ def grade_file(
                     tally.add(part.task, verdict.status)
                 if progress is not None:
                     progress(tally.rows, rows.done, rows.total)
-    except UserError:
-        if not begun and not tally.rows:  # a mistake leaves nothing behind
-            output.unlink()
-            _note(output).unlink()
-        raise
+        except UserError:
+            if not begun and not tally.rows:  # a mistake leaves nothing behind
+                output.unlink()
+                _note(output).unlink()
+            raise
     return tally
+
+
+@contextlib.contextmanager
+def _held(output: Path) -> Iterator[IO[bytes]]:
+    """The output, open for this process alone.
+
+    Raises:
+        UserError: if it cannot be written, or another process has it.
+    """
+    try:
+        file = output.open("a+b")
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}); set --output to a file that can") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its holder may have taken it away between the opening and the lock.
+            held = output.exists() and os.path.samestat(os.fstat(file.fileno()), output.stat())
+        except BlockingIOError:
+            held = False
+        except OSError as error:
+            raise UserError(
+                f"{output} cannot be locked ({error.strerror}); set --output to a file on a file system with locks"
+            ) from None
+        if not held:
+            raise UserError(
+                f"{output} is being written by another process; wait for it, or set --output to another file"
+            )
+        yield file
 
 
 def _verdicts(parts: list[Graded], policy: Policy, workers: int | None, deadline: float) -> list[Verdict]:
@@ -146,7 +181,7 @@ def _note(output: Path) -> Path:
 
 
 def _keep_rules(output: Path, begun: bool, rules: dict[str, Any]) -> None:
-    """Note by which rules an output is made, beside it; refuse to add rows by others.
+    """Note by which rules and which grader an output is made, beside it; refuse to add rows by others.
 
     Raises:
         UserError: naming the rule.
@@ -154,14 +189,18 @@ def _keep_rules(output: Path, begun: bool, rules: dict[str, Any]) -> None:
     before: dict[str, Any] = {}
     if begun and _note(output).exists():
         with contextlib.suppress(ValueError):
-            before = json.loads(_note(output).read_text())
+            noted = json.loads(_note(output).read_text())
+            before = noted if isinstance(noted, dict) else {}
+    if begun:
+        before.setdefault("grader", "unknown")  # an earlier version of this package noted none
     for name, value in rules.items():
         if before.get(name, value) != value:
             raise UserError(
                 f"{output} was graded with {name}={before[name]}, now {name}={value}; expected the same to go on: add "
                 "--overwrite to grade anew, or --output for another file"
             )
-    _note(output).write_text(json.dumps(rules, indent=1) + "\n")
+    if before != rules:
+        _note(output).write_text(json.dumps(rules, indent=1) + "\n")
 
 
 def _whole_lines(file: IO[bytes]) -> int:

@@ -13,6 +13,8 @@ Outcome = tuple[str, str]
 """(status, reason)."""
 
 _COMMAS = re.compile(r"(?<![\d,.(\[])(\d{1,3}(?:,\d{3})+)(?![\d,)\]])")
+# Where blanks follow the commas of a list, `(1,000, 2)`, a comma without one is of a number.
+_TIGHT_COMMAS = re.compile(r"(?<![\d,.])([1-9]\d{0,2}(?:,\d{3})+)(?!\d|,\S)")
 _AS_FORMULA = {
     "infinity": "\\infty",
     "-infinity": "-\\infty",
@@ -81,14 +83,18 @@ def _formula(text: str, words: str | None) -> str:
 
 
 def _readings_of(text: str) -> Iterator[str]:
-    """`1,234` as one number, and as a list; other texts as they are."""
-    joined = _COMMAS.sub(lambda found: found[1].replace(",", ""), text)
-    if joined != text:
-        yield joined
-    yield text
+    """`1,234` as one number, and as a list; `(1,000, 2)` with two members, and with three; other texts as they are."""
+    readings = [_COMMAS.sub(_without_commas, text)]
+    if ", " in text:
+        readings.append(_TIGHT_COMMAS.sub(_without_commas, text))
+    yield from dict.fromkeys([*readings, text])
     choice = choice_of(text)
     if choice is not None and choice[1] and not choice[1].startswith("("):
         yield choice[1]
+
+
+def _without_commas(found: re.Match[str]) -> str:
+    return found[1].replace(",", "")
 
 
 def _readings(mine: str, wanted: str, formulas: Formulas) -> Outcome:

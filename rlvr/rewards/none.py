@@ -14,5 +14,9 @@ class NoReward(Reward):
 
     says_nothing: ClassVar[bool] = True
 
+    @property
+    def two_sided(self) -> bool:
+        return False
+
     def __call__(self, batch: Scored) -> list[float | None]:
         return [0.0] * len(batch.completions)

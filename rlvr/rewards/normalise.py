@@ -143,11 +143,18 @@ def _trimmed(text: str) -> str:
     """Without what ends a sentence, and without braces or empty marks around the whole."""
     while True:
         before = text
-        text = text.strip().rstrip(".;,:").strip().removesuffix("\\\\").strip()
+        text = _unpunctuated(text.strip()).strip().removesuffix("\\\\").strip()
         if text.startswith("{") and text.endswith("}") and _closes_last(text):
             text = text[1:-1]
         if text == before:
             return text
+
+
+def _unpunctuated(text: str) -> str:
+    """Without the points and commas at its end; three points go on, `1, 2, ...`, and stay."""
+    bare = text.rstrip(".;,:")
+    goes_on = text.find("...", len(bare))
+    return bare if goes_on < 0 else text[: goes_on + 3]
 
 
 def _closes_last(text: str) -> bool:

@@ -36,6 +36,10 @@ class Repetition(Reward):
         if not 0 <= self.free < 1:
             raise UserError(f"reward.repetition.free is {self.free}; expected a share of at least 0 and below 1")
 
+    @property
+    def two_sided(self) -> bool:
+        return False  # never above 0
+
     def __call__(self, batch: Scored) -> list[float | None]:
         shares = [repeated_share(completion, self.ngram) for completion in batch.completions]
         return [min(0.0, (self.free - share) / (1.0 - self.free)) for share in shares]

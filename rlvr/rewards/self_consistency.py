@@ -45,6 +45,10 @@ class SelfConsistency(Reward):
     def _policy(self) -> Policy:
         return Policy(extract=self.extract, think=self.think)
 
+    @property
+    def two_sided(self) -> bool:
+        return self.majority  # every answer's share is above 0
+
     def __call__(self, batch: Scored) -> list[float | None]:
         answers, policy = list[str | None](), self._policy()
         for completion, truncated in zip(batch.completions, batch.truncated, strict=True):

@@ -36,6 +36,10 @@ class SoftOverlong(Reward):
                 f"reward.soft_overlong.cache is {self.cache}; expected 0 tokens or more, or null for the default"
             )
 
+    @property
+    def two_sided(self) -> bool:
+        return False  # never above 0
+
     def __call__(self, batch: Scored) -> list[float | None]:
         limit = batch.max_completion_length
         cache = limit // 5 if self.cache is None else self.cache

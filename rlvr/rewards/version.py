@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-GRADER_VERSION = 1
+GRADER_VERSION = 2
 """Raised when a verdict changes: a test compares many verdicts with those that this number stands for."""
 
 

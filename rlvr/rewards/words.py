@@ -34,7 +34,8 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _NUMBERS = {word: value for value, word in enumerate(_ONES)} | {word: 20 + 10 * at for at, word in enumerate(_TENS)}
 _PARTS = {"half": Fraction(1, 2), "one half": Fraction(1, 2), "one third": Fraction(1, 3), "two thirds": Fraction(2, 3)}
 _PARTS |= {"one quarter": Fraction(1, 4), "one fourth": Fraction(1, 4), "three quarters": Fraction(3, 4)}
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+"""Words that multiply the number before them."""
 _SYNONYMS = {
     **dict.fromkeys(("no solution", "no solutions", "none", "empty set", "empty", "no real solution"), "none"),
     **dict.fromkeys(("no real solutions", "there are no solutions", "does not exist", "dne", "undefined"), "none"),
@@ -67,8 +68,8 @@ def value_of(words: str) -> Fraction | None:
     for word in words.replace("-", " ").replace(" and ", " ").split():
         if word in _NUMBERS:
             current += _NUMBERS[word]
-        elif word in _SCALES and current:
-            current *= _SCALES[word]
+        elif word in SCALES and current:
+            current *= SCALES[word]
             if word != "hundred":
                 total, current = total + current, 0
         else:

@@ -3,12 +3,17 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlvr.rewards.equivalence import decide
 from rlvr.rewards.exact import decide_fast
+from rlvr.rewards.grade import grade
+from rlvr.rewards.policy import DEFAULT
+from rlvr.rewards.screen import TOO_DEEP
 
 NUMBERS = st.one_of(
     st.integers(-10_000, 10_000).map(str),
@@ -60,6 +65,41 @@ def test_numbers_are_symmetric(one: str, other: str) -> None:
 @given(NUMBERS, NUMBERS, st.sampled_from([" ", "  ", "\n", r"\ ", "~"]))
 def test_blanks_around_change_nothing(answer: str, gold: str, blank: str) -> None:
     assert decide_fast(answer, (gold,)) == decide_fast(blank + answer + blank, (gold,))
+
+
+def _at_depth(frames: int, call: Callable[[], tuple[str, str] | None]) -> tuple[str, str] | None:
+    return call() if frames <= 0 else _at_depth(frames - 1, call)
+
+
+def _frames_left() -> int:
+    frame, used = sys._getframe(), 0
+    while frame is not None:
+        frame, used = frame.f_back, used + 1
+    return sys.getrecursionlimit() - used
+
+
+@pytest.mark.parametrize("answer", ["a" * 505, "x" + "!" * 501, "x^" + "-" * 505 + "1"])
+def test_a_tree_too_deep_for_the_stack_is_a_workers_and_wrong(answer: str) -> None:
+    assert decide_fast(answer, ("5",)) is None
+    assert decide_fast(answer, ("7", "5")) is None
+    assert decide(answer, ("5",), DEFAULT) == ("wrong", TOO_DEEP)
+    assert grade(f"\\boxed{{{answer}}}", "5").status in ("wrong", "unparseable")
+
+
+def test_a_deep_caller_leaves_no_trace() -> None:
+    """What a full stack cannot decide is a worker's, and is not remembered as unreadable."""
+    answer, gold = "((((((((81))))))))/9", "18/2"
+    outcomes = {_at_depth(_frames_left() - left, lambda: decide_fast(answer, (gold,))) for left in range(40, 200, 5)}
+    assert outcomes == {None, ("correct", "")}
+    assert decide_fast(answer, (gold,)) == ("correct", "")
+
+
+def test_a_deep_caller_gets_the_same_verdict() -> None:
+    verdicts = [
+        _at_depth(_frames_left() - left, lambda: (grade(r"\boxed{((((((81))))))/9}", "36/4").status, ""))
+        for left in (900, 150, 100)
+    ]
+    assert verdicts == [("correct", "")] * 3
 
 
 def test_integers_are_quick() -> None:

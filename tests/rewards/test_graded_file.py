@@ -1,5 +1,7 @@
 """`rlvr grade`: every row in order, whole lines only, resumed exactly, and errors that teach."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -7,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
@@ -15,7 +17,7 @@ import pytest
 
 from rlvr.cli import main
 from rlvr.errors import UserError
-from rlvr.rewards import graded_file
+from rlvr.rewards import graded_file, version
 from rlvr.rewards.graded_file import ADDED, grade_file, output_path
 from rlvr.rewards.policy import Policy
 from rlvr.rewards.rows import Columns
@@ -116,6 +118,73 @@ def test_an_output_by_other_rules_is_refused(outputs: Path) -> None:
     with pytest.raises(UserError, match="was graded with extract=boxed, now extract=last_number"):
         grade_file(outputs, policy=Policy(extract="last_number"))
     assert grade_file(outputs, policy=Policy(extract="last_number"), overwrite=True).rows == 10
+
+
+def _rules(outputs: Path) -> Path:
+    return output_path(outputs).with_name(f"{output_path(outputs).name}.rules.json")
+
+
+def test_an_output_by_another_grader_is_refused(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grade_file(outputs)
+    before = output_path(outputs).read_bytes()
+    monkeypatch.setattr(version, "GRADER_VERSION", version.GRADER_VERSION + 1)
+    expected = (
+        f"was graded with grader={version.GRADER_VERSION - 1} .*, now grader={version.GRADER_VERSION} .*--overwrite"
+    )
+    with pytest.raises(UserError, match=expected):
+        grade_file(outputs)
+    assert output_path(outputs).read_bytes() == before
+    assert grade_file(outputs, overwrite=True).resumed == 0
+    assert grade_file(outputs).resumed == 10
+
+
+@pytest.mark.parametrize("rules", ['{"extract": "boxed"}', "[]", '{"extract": "bo', None])
+def test_an_output_that_names_no_grader_is_refused(outputs: Path, rules: str | None) -> None:
+    grade_file(outputs)
+    _rules(outputs).unlink() if rules is None else _rules(outputs).write_text(rules)
+    with pytest.raises(UserError, match=r"was graded with grader=unknown, now grader=.*add --overwrite to grade anew"):
+        grade_file(outputs)
+
+
+def test_an_output_has_one_writer(outputs: Path) -> None:
+    """A second start in the middle of the first is refused, and harms nothing, even with `overwrite`."""
+    refused: list[bool] = []
+
+    def second(rows: int, done: int, total: int) -> None:
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=r"is being written by another process; wait for it, or set --output"):
+                grade_file(outputs, overwrite=overwrite)
+            refused.append(overwrite)
+
+    assert grade_file(outputs, progress=second).rows == 10
+    assert refused == [False, True]
+    assert len(read(output_path(outputs))) == 10
+    assert grade_file(outputs).resumed == 10  # free again
+
+
+def test_an_output_that_its_holder_removed_is_not_written(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking, the process before may have ended with a mistake and left nothing behind."""
+    flock = fcntl.flock
+
+    def late(file: IO[bytes], how: int) -> None:
+        output_path(outputs).unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(UserError, match="is being written by another process"):
+        grade_file(outputs)
+
+
+def test_an_output_without_locks_or_in_no_folder_is_refused(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"cannot be written \(No such file or directory\); set --output"):
+        grade_file(outputs, outputs.parent / "nowhere" / "x.jsonl")
+
+    def none(file: IO[bytes], how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\)"):
+        grade_file(outputs)
 
 
 def test_rows_before_a_bad_one_are_kept(outputs: Path) -> None:

@@ -29,6 +29,17 @@ def test_spellings(text: str, plain: str) -> None:
     assert compact(normalise(text)) == compact(plain)
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (r"1, 2, \ldots", "1,2,..."), ("1,2,\\dots.", "1,2,..."), ("1, 2, …", "1,2,..."), ("5...", "5..."),
+        ("5....", "5..."), ("5..", "5"), ("5.,", "5"), ("1,2,", "1,2"), ("0.333...", "0.333..."),
+    ],
+)  # fmt: skip
+def test_points_that_go_on_stay(text: str, plain: str) -> None:
+    assert compact(normalise(text)) == plain
+
+
 @given(st.text(max_size=60))
 def test_any_text_can_be_normalised(text: str) -> None:
     assert isinstance(compact(normalise(text)), str)

@@ -36,9 +36,10 @@ def test_accuracy_with_dapos_numbers() -> None:
     assert Accuracy(correct=1.0, wrong=-1.0)(ANSWERS) == [1.0, -1.0, -1.0, -1.0]
 
 
-def test_accuracy_refuses_to_pay_more_for_wrong_answers() -> None:
-    with pytest.raises(UserError, match="expected correct > wrong"):
-        Accuracy(correct=0.0, wrong=1.0)
+@pytest.mark.parametrize(("correct", "wrong"), [(0.0, 1.0), (0.0, -1.0), (1.0, 0.5), (float("nan"), 0.0)])
+def test_accuracy_refuses_values_that_do_not_tell_right_from_wrong_by_0(correct: float, wrong: float) -> None:
+    with pytest.raises(UserError, match=r"expected correct > 0 >= wrong, e\.g\. 1 and 0: KTAE and dynamic sampling"):
+        Accuracy(correct=correct, wrong=wrong)
 
 
 def test_verdicts_are_no_setting() -> None:

@@ -51,9 +51,19 @@ def test_repetition() -> None:
     assert Repetition(ngram=2, free=0.5)(batch_of(["a a a a a", "a b a b"])) == [-0.5, 0.0]
 
 
-def test_length_among_answers_to_one_gold() -> None:
-    batch = batch_of(["a"] * 5, ["1", "1", "1", "2", "2"], [10, 20, 30, 7, 7])
-    assert Length()(batch) == [0.0, -0.5, -1.0, 0.0, 0.0]
+def test_length_among_the_answers_to_one_prompt() -> None:
+    batch = Scored(["a"] * 6, ["1"] * 6, [10, 20, 30, 7, 7, 7], [False] * 6, 100, group_size=3)
+    assert Length()(batch) == [0.0, -0.5, -1.0, 0.0, 0.0, 0.0]
+
+
+def test_length_does_not_compare_prompts_that_share_a_gold_on_any_number_of_ranks() -> None:
+    lengths = [10, 20, 100, 200]  # two prompts with the gold 2
+    alone = Scored(["a"] * 4, ["2"] * 4, lengths, [False] * 4, 300, group_size=2)
+    halves = [Scored(["a"] * 2, ["2"] * 2, lengths[at : at + 2], [False] * 2, 300, group_size=2) for at in (0, 2)]
+    assert Length()(alone) == [0.0, -1.0, 0.0, -1.0]
+    assert [value for half in halves for value in Length()(half)] == [0.0, -1.0, 0.0, -1.0]
+    with pytest.raises(UserError, match="does not know how many there are"):
+        Length()(batch_of(["a"] * 2))
 
 
 def test_length_against_a_target() -> None:
