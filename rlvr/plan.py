@@ -172,7 +172,7 @@ DIVIDED_BY = {
     ("token_mean_rollout", "all"): "all completion tokens of the rollout batch over its updates (TRL's window)",
     ("sequence_mean", "kept"): "each completion by its kept tokens, then by the completions (GRPO)",
     ("sequence_mean", "all"): "each completion by its tokens, then by the completions (GRPO, arXiv 2402.03300)",
-    ("sequence_sum", "kept"): "the completions, each of which sums over its kept tokens",
+    ("sequence_sum", "kept"): "the completions times the kept share; each sums over its kept tokens",
     ("sequence_sum", "all"): "the completions, each of which sums over its tokens (EM-FT, arXiv 2505.15134, eq. 2)",
     ("constant", "kept"): "completions times the length limit, times the kept share (Dr. GRPO)",
     ("constant", "all"): "completions times the length limit (Dr. GRPO, arXiv 2503.20783)",

@@ -21,6 +21,9 @@ class Advantage:
     uses_rewards: ClassVar[bool] = True
     """Whether rewards shape it; False needs no right answers."""
 
+    splits_groups: ClassVar[bool] = False
+    """Whether it tells right rollouts from wrong ones, by verdicts above 0: see `Reward.two_sided`."""
+
     def __call__(self, rollouts: Rollouts) -> Tensor:
         """(B,) or (B, T) advantages of this rank's completions, finite, 0 where nobody could score the row."""
         raise TypeError(f"{type(self).__name__} does not say how it assigns credit; define __call__(rollouts)")

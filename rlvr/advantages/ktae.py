@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -68,6 +68,8 @@ class KTAE(KeyTokenRule, Advantage):
         rollout_scale: `group`, `batch` or `none`: whose standard deviation divides the rollout's advantage.
         eps: added to the standard deviation; 1e-6 in the released code.
     """
+
+    splits_groups: ClassVar[bool] = True
 
     special_ids: list[int] | None = None
     rollout_scale: str = "group"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlvr.config.correction import check_correctable
 from rlvr.errors import UserError
 from rlvr.launch.section import LaunchSection
 from rlvr.rollouts.dynamic import DynamicSection
@@ -139,7 +140,8 @@ class RolloutsSection:
         backend: what generates: `transformers`, or `vllm` (`trl.vllm_mode=colocate` or `server`, and TRL's other
             `vllm_*` fields).
         correct_sampler: with vLLM, weigh by the ratio of policy to sampler; `trl.vllm_importance_sampling_mode`,
-            `..._clip_min` and `..._clip_max` say how.
+            `..._clip_min` and `..._clip_max` say how. TRL's default mode, `sequence_mask`, takes most of its gradient
+            from an answer of thousands of tokens: use `token_truncate` there.
         record_scores: with transformers, and one optimizer step per rollout batch, take entropies and log-probabilities
             from sampling; false for a forward pass of their own.
         record: which rollouts are kept on disk.
@@ -167,13 +169,7 @@ class RolloutsSection:
             raise UserError(f"rollouts.top_p is {self.top_p}; expected a number above 0 and at most 1")
         if self.backend not in BACKENDS:
             raise UserError(f"rollouts.backend is {self.backend!r}; expected one of {', '.join(BACKENDS)}")
-        truncates = self.top_p < 1 or self.top_k > 0
-        if self.backend == "vllm" and self.correct_sampler and truncates:
-            raise UserError(
-                f"rollouts.top_p is {self.top_p} and rollouts.top_k {self.top_k} with rollouts.correct_sampler; the "
-                "ratio of the full policy to a truncated sampler is biased: set top_p=1 and top_k=0, or "
-                "rollouts.correct_sampler=false"
-            )
+        self.dynamic.check_reach(self.prompts)
 
 
 @dataclass
@@ -282,3 +278,9 @@ class RunConfig:
     launch: LaunchSection = field(default_factory=LaunchSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     logging: LoggingSection = field(default_factory=LoggingSection)
+
+    def __post_init__(self) -> None:
+        if self.rollouts.backend == "vllm" and self.rollouts.correct_sampler:
+            cuts = {f"rollouts.{name}": getattr(self.rollouts, name) for name in ("top_p", "top_k")}
+            others = {f"trl.{name}": value for name, value in self.trl.items()}
+            check_correctable({**cuts, **others}, "rollouts.correct_sampler=false")

@@ -35,7 +35,8 @@ def denominator(reduction: str, kept: bool, counts: StepCounts) -> float:
             `token_mean_rollout`: tokens of the rollout batch over W, TRL's window; `sequence_mean`: rows, each of
             which is averaged over its own tokens (GRPO, arXiv 2402.03300 eq. 3); `sequence_sum`: rows, each of which is
             summed over its tokens (EM-FT, arXiv 2505.15134 eq. 2); `constant`: rows times the longest
-            completion allowed (Dr. GRPO, arXiv 2503.20783), scaled by the kept share of the rollout batch.
+            completion allowed (Dr. GRPO, arXiv 2503.20783). These two count no tokens, so that with kept ones they are
+            multiplied by the kept share of the rollout batch.
         kept: whether kept tokens are counted instead of all.
         counts: the numbers.
 
@@ -49,9 +50,9 @@ def denominator(reduction: str, kept: bool, counts: StepCounts) -> float:
         return float(counts.kept if kept else counts.tokens)
     if reduction == "token_mean_rollout":
         return (counts.rollout_kept if kept else counts.rollout_tokens) / counts.updates
-    if reduction in ("sequence_mean", "sequence_sum"):
+    if reduction == "sequence_mean":
         return float(counts.rows)
-    if reduction == "constant":
+    if reduction in ("sequence_sum", "constant"):
         share = counts.rollout_kept / max(counts.rollout_tokens, 1) if kept else 1.0
-        return counts.rows * counts.max_completion_length * share
+        return counts.rows * (counts.max_completion_length if reduction == "constant" else 1) * share
     raise ValueError(f"reduction is {reduction!r}; expected one of {REDUCTIONS}")

@@ -45,5 +45,6 @@ def sampler_weights(
         differences = differences.sum(dim=1, keepdim=True).expand_as(differences)
     weights = differences.exp()
     low, high = (float("-inf") if clip_min is None else clip_min), (float("inf") if clip_max is None else clip_max)
-    weights = weights.clamp(low, high) if action == "truncate" else weights * ((weights >= low) & (weights <= high))
-    return torch.where(mask, weights, 0.0)
+    if action == "truncate":
+        return torch.where(mask, weights.clamp(low, high), 0.0)
+    return torch.where(mask & (weights >= low) & (weights <= high), weights, 0.0)  # a product would make inf * 0 NaN

@@ -15,7 +15,8 @@ class DynamicSection:
     Attributes:
         max_rounds: rounds of sampling for one rollout batch, at most; 0 for no dynamic sampling.
         prompts: asked in a round; None for `rollouts.prompts`.
-        short: when the rounds are used up: `error`, or `fill` the batch with groups that carry no gradient.
+        short: when the rounds are used up: `error`, or `fill` the batch with groups whose verdicts are equal; they get
+            credit only from other rewards, and none under `selection.candidates=informative`.
         surplus: groups beyond a full batch: `drop`, as the released code, or `carry` them into the next batch, with the
             log-probabilities of the policy that sampled them.
     """
@@ -35,6 +36,23 @@ class DynamicSection:
                 raise UserError(
                     f"rollouts.dynamic.{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}"
                 )
+
+    def check_reach(self, wanted: int) -> None:
+        """Refuse rounds that cannot fill a rollout batch, whatever they sample.
+
+        Args:
+            wanted: groups in a batch, P.
+
+        Raises:
+            UserError: naming how many rounds it takes.
+        """
+        asked = self.prompts or wanted
+        if 0 < self.max_rounds * asked < wanted:
+            raise UserError(
+                f"rollouts.dynamic.max_rounds is {self.max_rounds}, and a round asks {asked} prompts, but a rollout "
+                f"batch has {wanted}; expected at least {-(-wanted // asked)} rounds: raise "
+                "rollouts.dynamic.max_rounds or rollouts.dynamic.prompts"
+            )
 
 
 @dataclass(frozen=True)

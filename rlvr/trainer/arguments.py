@@ -20,6 +20,15 @@ SAMPLING_FIELDS = ("max_completion_length", "temperature", "top_p", "top_k")
 OPTIMIZER_FIELDS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm")
 """Fields that TRL calls as we do, in `rollouts` and in `optimizer`."""
 
+DOOR_OWNS = {
+    "data_seed": "args.seed seeds the order of the prompts",
+    "neftune_noise_alpha": "noise in the embeddings would make entropies and ratios random",
+    "shuffle_dataset": "the prompt stream shuffles, seeded by args.seed",
+    "train_sampling_strategy": "the prompt stream shuffles, seeded by args.seed",
+    "vllm_importance_sampling_correction": "correct_sampler=False of RLVRTrainer turns the correction off",
+}
+"""Fields that must stand at TRL's defaults in a `GRPOConfig`: nothing reads them, or they would spoil the scores."""
+
 UNSUPPORTED = ("environment_factory", "eval_dataset", "rollout_func", "tools")
 KNOWN_KEYWORDS = (
     "callbacks", "optimizers", "peft_config", "processing_class", "quantization_config", "reward_processing_classes",
@@ -113,6 +122,10 @@ def own_arguments(args: GRPOConfig, algorithm: Algorithm, sizes: BatchSizes, pro
         default, given = TRL_FIELDS[name].default, getattr(args, name)
         if given != default:
             raise UserError(f"args.{name} is {given!r}, but the algorithm decides it; leave it out: {owner}")
+    for name, reason in DOOR_OWNS.items():
+        default, given = TRL_FIELDS[name].default, getattr(args, name)
+        if given != default:
+            raise UserError(f"args.{name} is {given!r}; expected {default!r}: leave it out, {reason}")
     if args.log_completions:
         raise UserError("args.log_completions=True logs TRL's advantages, not ours; use on_rollout= to record rollouts")
     if args.eval_strategy != "no":

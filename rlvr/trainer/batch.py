@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlvr.config.correction import check_correctable
 from rlvr.maths.denominators import StepCounts
 from rlvr.maths.rollouts import Rollouts
 from rlvr.selection.select import TokenSelection
@@ -64,8 +65,15 @@ class Correction:
     clip_max: float | None = 3.0
 
     @staticmethod
-    def of(args: Any) -> "Correction":
-        """As a `GRPOConfig` says."""
+    def of(args: Any, wanted: bool) -> "Correction | None":
+        """As a `GRPOConfig` says; None where it is not wanted, or where no separate sampler is.
+
+        Raises:
+            UserError: if the sampler draws from another distribution on purpose.
+        """
+        if not (wanted and args.use_vllm):
+            return None
+        check_correctable({f"args.{name}": value for name, value in vars(args).items()}, "correct_sampler=False")
         names = ("mode", "clip_min", "clip_max")
         return Correction(*(getattr(args, f"vllm_importance_sampling_{name}") for name in names))
 

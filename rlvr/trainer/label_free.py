@@ -1,4 +1,4 @@
-"""Training that rewards do not shape: which reward belongs to it, and which of TRL's metrics then say nothing."""
+"""Which rewards an algorithm can learn from, and which of TRL's metrics say nothing where rewards do not shape it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ def _says_nothing(function: Any) -> bool:
 
 
 def check_rewards(reward_funcs: Any, algorithm: Algorithm) -> None:
-    """Refuse `reward=none` for an algorithm that learns from rewards.
+    """Refuse `reward=none` for an algorithm that learns from rewards, and a verdict that an advantage cannot split by.
 
     Args:
         reward_funcs: one, or several in order.
@@ -22,6 +22,8 @@ def check_rewards(reward_funcs: Any, algorithm: Algorithm) -> None:
         UserError: naming what reads the reward.
     """
     functions = reward_funcs if isinstance(reward_funcs, Sequence) else [reward_funcs]
+    for first in functions[:1]:
+        _check_split(first, algorithm)
     if not algorithm.uses_rewards or not any(_says_nothing(function) for function in functions):
         return
     reader = f"advantage={getattr(algorithm.advantage, 'name', type(algorithm.advantage).__name__)}"
@@ -30,6 +32,20 @@ def check_rewards(reward_funcs: Any, algorithm: Algorithm) -> None:
     raise UserError(
         f"reward=none with {reader}, which needs rewards that differ; choose a reward, e.g. reward=accuracy, or an "
         "algorithm without rewards, e.g. algorithm=em_ft"
+    )
+
+
+def _check_split(first: Any, algorithm: Algorithm) -> None:
+    """The verdict is the first reward's value, whatever its weight."""
+    reward = getattr(first, "reward", None)
+    if not algorithm.advantage.splits_groups or getattr(reward, "two_sided", True) or _says_nothing(first):
+        return
+    name = getattr(first, "__name__", type(reward).__name__)
+    advantage = getattr(algorithm.advantage, "name", type(algorithm.advantage).__name__)
+    raise UserError(
+        f"advantage={advantage} with reward.{name} first, whose values do not say right (above 0) or wrong (0 or "
+        "less): no token could tell one from the other; choose reward=accuracy, or another that does, e.g. "
+        "reward.self_consistency.majority=true"
     )
 
 

@@ -66,6 +66,7 @@ class Rounds:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.settings.check_reach(self.sizes.prompts)
         if self.round_prompts % self.ranks.count:
             raise UserError(
                 f"rollouts.dynamic.prompts is {self.round_prompts} on {self.ranks.count} processes; expected a "

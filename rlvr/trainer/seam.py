@@ -16,7 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from rlvr.allocator import keep_memory
-from rlvr.maths.rollouts import Rollouts
+from rlvr.maths.rollouts import Rollouts, total_rewards
 from rlvr.rewards.adapter import checked
 from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.rollouts.stream import PromptStream
@@ -92,13 +92,13 @@ class RLVRTrainer(GRPOTrainer):
         check_rewards(reward_funcs, self.algorithm)
         self.stream = PromptStream(list(train_dataset or []), args.seed)
         own_arguments(args, self.algorithm, self.sizes, len(self.stream.rows))
+        self.correction = Correction.of(args, correct_sampler)
         super().__init__(model, reward_funcs, args=args, train_dataset=Dataset.from_list([{"prompt": ""}]), **kwargs)
         self.reward_funcs = list(map(checked, self.reward_func_names, self.reward_funcs))
         check_model(self.model)
         self.ranks = Ranks.current()
         self.rounds = rounds_of(dynamic, self.sizes, self.ranks, self.algorithm)
         self.sparse_head = sparse_head
-        self.correction = Correction.of(args) if correct_sampler else None
         self.on_rollout = on_rollout
         self.on_policy = self.sizes.on_policy and not (self.rounds and self.rounds.mixes_policies)
         self.sampler = self.rollout_func = sampler_of(self, record_scores and self.on_policy)
@@ -190,8 +190,7 @@ class RLVRTrainer(GRPOTrainer):
 
     def _sampled(self, output: dict[str, Any]) -> Sampled:
         rewards = self.rewards_per_func
-        weights = self.reward_weights.to(rewards.device)
-        total = torch.where(rewards.isnan().all(dim=1), torch.nan, (rewards * weights).nansum(dim=1))
+        total = total_rewards(rewards, self.reward_weights.to(rewards.device))
         ids, mask = output["completion_ids"], output["completion_mask"]
         mine = slice(self.ranks.index * len(ids), (self.ranks.index + 1) * len(ids))
         ends = torch.tensor(self.end_ids, device=ids.device)

@@ -62,7 +62,39 @@ def test_an_algorithm_wins_over_its_groups_and_the_command_line_over_all() -> No
     assert compose(["algorithm=dapo"]).objective.epsilon_high == 0.28 != default.epsilon_high
     assert compose(["objective.epsilon_high=0.5", "algorithm=dapo"]).objective.epsilon_high == 0.5
     assert compose(["algorithm=dapo_top20", "selection=random"]).selection.name == "random"
-    assert compose(["algorithm=dapo_top20", "selection=random"]).selection.keep == 0.2
+
+
+@pytest.mark.parametrize(
+    ("rule", "keep"), [("top_entropy", 0.2), ("random", 0.2), ("bottom_entropy", 0.8), ("all", 1.0)]
+)
+def test_a_rule_chosen_under_the_default_algorithm_keeps_its_own_share(rule: str, keep: float) -> None:
+    config = compose([f"selection={rule}"])
+    assert (config.selection.name, config.selection.keep) == (rule, keep)
+    assert (config.selection.candidates, config.selection.normalizer) == ("informative", "kept")
+    assert compose(["algorithm=dapo_top20"]).selection.keep == 0.2
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("rollouts.top_p=0.9", "rollouts.top_p=0.9 with vLLM"),
+        ("rollouts.top_k=20", "rollouts.top_k=20 with vLLM"),
+        ("trl.min_p=0.1", "trl.min_p=0.1 with vLLM"),
+        ("trl.repetition_penalty=1.15", "trl.repetition_penalty=1.15 with vLLM"),
+        ("trl.vllm_structured_outputs_regex=a", "trl.vllm_structured_outputs_regex=a with vLLM"),
+        ("trl.generation_kwargs={presence_penalty: 0.5, seed: 1}", "^generation_kwargs.presence_penalty=0.5 with vLLM"),
+    ],
+)
+def test_a_sampler_that_cuts_or_penalises_is_not_corrected_for(setting: str, named: str) -> None:
+    with pytest.raises(UserError, match=rf"{named} .* is biased: leave it out, or set rollouts\.correct_sampler=false"):
+        compose(["rollouts.backend=vllm", setting])
+    assert compose(["rollouts.backend=vllm", setting, "rollouts.correct_sampler=false"]).rollouts.backend == "vllm"
+    assert compose([setting]).rollouts.correct_sampler, "transformers needs no correction"
+
+
+def test_settings_of_vllm_that_leave_its_distribution_alone_may_stand_beside_the_correction() -> None:
+    harmless = ["trl.repetition_penalty=1.0", "trl.min_p=null", "trl.generation_kwargs={seed: 1}", "rollouts.top_k=0"]
+    assert compose(["rollouts.backend=vllm", *harmless]).rollouts.correct_sampler
 
 
 @pytest.fixture

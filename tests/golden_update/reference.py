@@ -84,7 +84,7 @@ def divide(scenario: dict[str, Any], terms: dict[tuple[int, int], torch.Tensor],
         return total / len(step_rows) if step_rows else zero
     total = sum(terms.values(), zero)
     if reduction == "sequence_sum":
-        divisor = len(step_rows)
+        divisor = len(step_rows) * rollout["counted"] / rollout["tokens"]
     elif reduction == "token_mean":
         divisor = len(counted)
     elif reduction == "token_mean_rollout":

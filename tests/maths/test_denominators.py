@@ -21,6 +21,8 @@ COUNTS = StepCounts(
         ("token_mean_rollout", True, 10.0),  # 20 / 2
         ("sequence_mean", False, 3.0),
         ("sequence_mean", True, 3.0),  # a row's own mean already counts kept tokens
+        ("sequence_sum", False, 3.0),
+        ("sequence_sum", True, 0.6),  # 3 * 20 / 100: sums over a fifth of the tokens, and the loss of all of them
         ("constant", False, 192.0),  # 3 * 64
         ("constant", True, 38.4),  # 3 * 64 * 20 / 100
     ],

@@ -65,6 +65,40 @@ def test_padding_changes_no_weight_whatever_stands_there() -> None:
         torch.testing.assert_close(weights, torch.tensor([[math.exp(0.1), 0.0, 0.0]]))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_ratio_that_overflows_is_out_of_bounds_and_no_nan(mode: str) -> None:
+    """exp(94.9) is above the largest float32; row 1 has ratios of exp(0.1)."""
+    logps, sampling = torch.full((2, 2), -0.1), torch.tensor([[-95.0, -0.1], [-0.2, -0.2]])
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    weights = sampler_weights(logps, sampling, mask, mode)
+    torch.testing.assert_close(weights, trl_weights(logps, sampling, mask.long(), mode, None, 3.0).expand(2, 2))
+    edge = 3.0 if mode.endswith("truncate") else 0.0
+    assert weights[0].tolist() == [edge, edge if mode.startswith("sequence") else 1.0]
+
+
+def test_a_masked_row_leaves_a_finite_gradient_beside_a_kl_term() -> None:
+    # Row 1 is masked away: sampled at -40 a token, scored at -0.5. Only its KL term reaches it.
+    from rlvr.objectives.clipped import Clipped
+    from rlvr.trainer.batch import Ranks, Slice
+    from rlvr.trainer.forward import Tokens
+    from rlvr.trainer.loss import slice_loss
+
+    mask, ids = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.int64)
+    logps = torch.full((2, 3), -0.5, requires_grad=True)
+    weights = sampler_weights(logps.detach(), torch.tensor([[-0.5] * 3, [-40.0] * 3]), mask)
+    kept, rows = mask & (weights > 0), torch.full((2,), 3)
+    part = Slice(
+        Tokens(ids[:, :1], ids[:, :1] + 1, ids, mask.long()), False, torch.arange(2), mask, kept, mask,
+        torch.tensor([[1.0], [-1.0]]), None, torch.full((2, 3), -0.6), weights, rows, rows, 3.0, 6.0,
+    )  # fmt: skip
+    loss, _ = slice_loss(part, logps, None, Clipped(beta=0.001), Ranks())
+    loss.backward()
+    assert loss.isfinite()
+    assert kept.tolist() == [[True] * 3, [False] * 3]
+    # Of 0.001 / 6 * (exp(-d) + d - 1) * ratio at d = 0.1 and ratio 1: (1 - exp(-d)) + (exp(-d) + d - 1) = d.
+    torch.testing.assert_close(logps.grad[1], torch.full((3,), 0.001 / 6 * 0.1))
+
+
 def test_wrong_settings_are_refused() -> None:
     values = torch.zeros(1, 1)
     with pytest.raises(ValueError, match="expected one of"):

@@ -173,12 +173,13 @@ class Dense:
         lines = int((self.lossy & here).any(dim=1).sum())
         if case.reduction == "sequence_mean":
             values = values / counted.sum(dim=1, keepdim=True).clamp(min=1)
+        share = float(counted.sum()) / max(float(self.lossy.sum()), 1.0)
         divisor = {
             "token_mean": float((counted & here).sum()),
             "token_mean_rollout": float(counted.sum()) / case.updates,
             "sequence_mean": lines,
-            "sequence_sum": lines,
-            "constant": lines * LENGTH_LIMIT * float(counted.sum()) / max(float(self.lossy.sum()), 1.0),
+            "sequence_sum": lines * share,
+            "constant": lines * LENGTH_LIMIT * share,
         }[case.reduction]
         return values.sum() / divisor if divisor else values.sum() * 0.0
 

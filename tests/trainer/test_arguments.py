@@ -130,6 +130,26 @@ def test_what_the_library_door_does_not_support_is_refused(change: dict, message
         own_arguments(args, named_algorithm("dapo"), sizes_of(args, "group"), 8)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "instead"),
+    [
+        ("vllm_importance_sampling_correction", False, "correct_sampler=False of RLVRTrainer"),
+        ("shuffle_dataset", False, "the prompt stream shuffles, seeded by args.seed"),
+        ("train_sampling_strategy", "sequential", "the prompt stream shuffles, seeded by args.seed"),
+        ("data_seed", 3, "args.seed"),
+        ("neftune_noise_alpha", 5.0, "noise in the embeddings"),
+    ],
+)
+def test_what_nobody_would_read_in_a_grpo_config_is_refused(
+    name: str, given: Any, instead: str, tmp_path: Path
+) -> None:
+    args = arguments(tmp_path, **{name: given})
+    with pytest.raises(UserError, match=rf"^args\.{name} is {given!r}; expected .*{instead}"):
+        own_arguments(args, named_algorithm("dapo"), sizes_of(args, "group"), 8)
+    with pytest.raises(UserError, match=f"^trl.{name} is not taken here"):
+        check_trl_mapping({name: given})
+
+
 def test_what_we_own_is_set(tmp_path: Path) -> None:
     from rlvr.advantages.grpo import GRPO
     from rlvr.objectives.clipped import Clipped

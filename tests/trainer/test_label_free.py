@@ -11,11 +11,17 @@ from rlvr.advantages.em_rl import EMRL
 from rlvr.errors import UserError
 from rlvr.objectives.clipped import Clipped
 from rlvr.objectives.entropy import Entropy
+from rlvr.rewards.accuracy import Accuracy
 from rlvr.rewards.adapter import RewardFunction
+from rlvr.rewards.format import Format
+from rlvr.rewards.length import Length
 from rlvr.rewards.none import NoReward
+from rlvr.rewards.random import Random
+from rlvr.rewards.self_consistency import SelfConsistency
 from rlvr.selection.all_tokens import AllTokens
 from rlvr.selection.top_entropy import TopEntropy
 from rlvr.trainer.algorithm import Algorithm, named_algorithm
+from rlvr.trainer.label_free import check_rewards
 from tests.ranks import run_ranks
 from tests.trainer.tiny_run import (
     STEPS,
@@ -79,6 +85,20 @@ def test_rewards_that_say_nothing_are_refused_where_they_are_learned_from(tmp_pa
     informative = entropy_at(TopEntropy(candidates="informative"))
     with pytest.raises(UserError, match=r"reward=none with selection\.candidates=informative"):
         make_trainer(tmp_path, informative, reward_funcs=[none()])
+
+
+@pytest.mark.parametrize("name", ["ktae", "ktae_dapo"])
+def test_a_verdict_that_is_not_two_sided_is_refused_where_groups_are_split_by_it(name: str) -> None:
+    algorithm, right = named_algorithm(name), RewardFunction("accuracy", Accuracy())
+    shares = RewardFunction("self_consistency", SelfConsistency())
+    for reward in (shares, RewardFunction("length", Length()), RewardFunction("format", Format(absent=0.5))):
+        with pytest.raises(UserError, match=f"advantage=ktae with reward.{reward.__name__} first, whose values do not"):
+            check_rewards([reward, right], algorithm)
+    check_rewards([right, shares], algorithm)
+    for reward in (SelfConsistency(majority=True), Format(), Random()):
+        check_rewards([RewardFunction("x", reward)], algorithm)
+    check_rewards([lambda completions, **_: [1.0] * len(completions)], algorithm)  # nobody knows: taken at its word
+    check_rewards([shares, right], named_algorithm("grpo"))
 
 
 def test_group_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rlvr.config.algebra import BatchSizes
+from rlvr.config.schema import RolloutsSection
 from rlvr.errors import UserError
 from rlvr.rollouts.dynamic import DynamicSection
 from rlvr.trainer.batch import Ranks, Scores
@@ -95,6 +96,20 @@ def test_a_short_batch_can_be_filled_with_groups_without_gradient() -> None:
     rounds, _, names = filled([SOLVED, MIXED, NEVER, SOLVED], prompts=2, max_rounds=2, short="fill")
     assert names == ["0", "1"]
     assert rounds.metrics["dynamic/missing"] == 1
+
+
+@pytest.mark.parametrize("short", ["fill", "error"])
+def test_rounds_that_cannot_fill_a_batch_are_refused_before_anything_is_sampled(short: str) -> None:
+    with pytest.raises(
+        UserError, match=r"max_rounds is 1, and a round asks 2 prompts, but .* has 4; .* least 2 rounds"
+    ):
+        Rounds(DynamicSection(1, prompts=2, short=short), sizes(4), Ranks())
+    with pytest.raises(
+        UserError, match="a round asks 8 prompts, but a rollout batch has 20; expected at least 3 rounds"
+    ):
+        RolloutsSection(prompts=20, dynamic=DynamicSection(2, prompts=8, short=short))
+    Rounds(DynamicSection(2, prompts=2, short=short), sizes(4), Ranks())
+    RolloutsSection(prompts=20, dynamic=DynamicSection(0, prompts=8))  # off
 
 
 def test_surplus_is_dropped_or_comes_first_in_the_next_batch() -> None:

@@ -150,6 +150,24 @@ def door(folder: Path, data: Any) -> Any:
     return trainer
 
 
+def test_a_row_that_only_an_unpaid_reward_scored_has_no_credit(tmp_path: Path) -> None:
+    """The paid reward says 1 or nothing, so no group has rewards that differ; a 0 for nothing would make one."""
+
+    def paid(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+        return [1.0 if sum(ids) % 2 else None for ids in completion_ids]
+
+    calls: Recorded = []
+    trainer = make_trainer(
+        tmp_path, "grpo", reward_funcs=[paid, odd_sum], reward_weights=[1.0, 0.0], on_rollout=recorder(calls),
+        max_steps=1,
+    )  # fmt: skip
+    trainer.train()
+    rewards = calls[0][0].sampled.rollouts.rewards
+    assert 0 < int(rewards.isnan().sum()) < len(rewards)
+    assert rewards[~rewards.isnan()].eq(1).all()
+    assert calls[0][0].advantages.eq(0).all()
+
+
 def test_the_library_door_takes_a_list_and_a_dataset(tmp_path: Path) -> None:
     from_list, from_dataset = door(tmp_path, PROMPTS), door(tmp_path, Dataset.from_list(PROMPTS))
     assert from_list.state.global_step == 2

@@ -8,7 +8,9 @@ import pytest
 import torch
 import trl.trainer.grpo_trainer as grpo
 
+from rlvr.errors import UserError
 from rlvr.maths.importance import MODES, sampler_weights
+from rlvr.trainer.loss import cut_slice
 from rlvr.trainer.seam import RLVRTrainer
 from tests.trainer import tiny_run
 from tests.trainer.tiny_run import VOCABULARY, Recorded, history, recorder
@@ -94,8 +96,27 @@ def test_every_correction_mode_weighs_the_scored_tokens(mode: str, tmp_path: Pat
 def test_without_correction_nothing_is_weighed(tmp_path: Path) -> None:
     trainer = tiny_run.make_trainer(tmp_path, use_vllm=True, correct_sampler=False)
     trainer.train()
-    assert trainer.rollout.weights is None
+    batch = trainer.rollout
+    assert batch.weights is None
     assert "sampling/importance_sampling_ratio/mean" not in history(trainer)[0]
+    # Old log-probabilities are those of the policy's own pass, and not what the sampler said.
+    known = batch.scores.scored.unsqueeze(1) & ~batch.sampled.sampler_logps.isnan() & batch.candidates
+    away = (batch.scores.logps - batch.sampled.sampler_logps).abs()[known]
+    assert float(away.mean()) == pytest.approx(NOISE * math.sqrt(2 / math.pi), rel=0.3)
+    part = next(
+        cut_slice(batch, step, index, trainer.ranks, trainer.on_policy)
+        for step, slices in enumerate(batch.plan) for index, rows in enumerate(slices) if rows
+    )  # fmt: skip
+    assert torch.equal(part.old_logps, batch.scores.logps[part.rows][:, : part.old_logps.shape[1]])
+
+
+@pytest.mark.parametrize("setting", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.2}])
+def test_a_sampler_that_cuts_or_penalises_is_not_corrected_for(setting: dict[str, Any], tmp_path: Path) -> None:
+    name, value = next(iter(setting.items()))
+    with pytest.raises(UserError, match=rf"^args\.{name}={value} with vLLM .* or set correct_sampler=False"):
+        tiny_run.make_trainer(tmp_path, use_vllm=True, **setting)
+    assert tiny_run.make_trainer(tmp_path, use_vllm=True, correct_sampler=False, **setting).correction is None
+    assert tiny_run.make_trainer(tmp_path, **setting).correction is None
 
 
 def test_the_policy_that_samples_by_itself_is_not_corrected(tmp_path: Path) -> None:
