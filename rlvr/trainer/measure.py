@@ -1,6 +1,7 @@
 """Numbers about a rollout batch, over all ranks: what was selected, and how far the sampler was from the policy."""
 
 import torch
+from torch import Tensor
 
 from rlvr.maths.masked import masked_mean
 from rlvr.trainer.batch import Ranks, RolloutBatch
@@ -28,20 +29,29 @@ def rollout_metrics(batch: RolloutBatch, ranks: Ranks) -> dict[str, float]:
 
 
 def _sampler_metrics(batch: RolloutBatch, ranks: Ranks) -> dict[str, float]:
-    """Under TRL's names, over the scored tokens; nothing where the policy itself sampled or is not corrected for."""
+    """Under TRL's names, over the scored tokens: how far a separate sampler is, and weights where they correct for it.
+
+    Nothing where the policy itself sampled.
+    """
     scores, sampler_logps, weights = batch.scores, batch.sampled.sampler_logps, batch.weights
-    if sampler_logps is None or weights is None:
+    if sampler_logps is None:
         return {}
     mask = batch.sampled.tokens.completion_mask.bool() & scores.scored.unsqueeze(1)
     known = mask & ~sampler_logps.isnan()
     differences = (scores.logps - sampler_logps).abs()
-    nothing = torch.zeros(1, device=mask.device)
-    largest = torch.stack([torch.cat([values, nothing]).max() for values in (differences[known], weights[mask])])
-    difference_max, ratio_max = ranks.gather(largest).amax(dim=0).tolist()
-    return {
+    metrics = {
         "sampling/sampling_logp_difference/mean": float(masked_mean(differences, known, ranks.group)),
-        "sampling/sampling_logp_difference/max": difference_max,
+        "sampling/sampling_logp_difference/max": _largest(differences[known], ranks),
+    }
+    if weights is None:
+        return metrics
+    return metrics | {
         "sampling/importance_sampling_ratio/mean": float(masked_mean(weights, mask, ranks.group)),
-        "sampling/importance_sampling_ratio/max": ratio_max,
+        "sampling/importance_sampling_ratio/max": _largest(weights[mask], ranks),
         "sampling/masked_fraction": float(masked_mean((weights == 0).float(), mask, ranks.group)),
     }
+
+
+def _largest(values: Tensor, ranks: Ranks) -> float:
+    """Over all ranks; 0 where none has any."""
+    return float(ranks.gather(torch.cat([values, values.new_zeros(1)]).max()).max())

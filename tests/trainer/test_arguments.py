@@ -138,6 +138,8 @@ def test_what_the_library_door_does_not_support_is_refused(change: dict, message
         ("train_sampling_strategy", "sequential", "the prompt stream shuffles, seeded by args.seed"),
         ("data_seed", 3, "args.seed"),
         ("neftune_noise_alpha", 5.0, "noise in the embeddings"),
+        ("sync_ref_model", True, "a reference that moves is in no checkpoint"),
+        ("enable_jit_checkpoint", True, "saves at SIGTERM, after the step"),
     ],
 )
 def test_what_nobody_would_read_in_a_grpo_config_is_refused(

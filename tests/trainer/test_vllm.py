@@ -98,7 +98,11 @@ def test_without_correction_nothing_is_weighed(tmp_path: Path) -> None:
     trainer.train()
     batch = trainer.rollout
     assert batch.weights is None
-    assert "sampling/importance_sampling_ratio/mean" not in history(trainer)[0]
+    row = history(trainer)[0]
+    assert "sampling/importance_sampling_ratio/mean" not in row
+    assert "sampling/masked_fraction" not in row
+    assert row["sampling/sampling_logp_difference/mean"] == pytest.approx(NOISE * math.sqrt(2 / math.pi), rel=0.3)
+    assert row["sampling/sampling_logp_difference/max"] > row["sampling/sampling_logp_difference/mean"]
     # Old log-probabilities are those of the policy's own pass, and not what the sampler said.
     known = batch.scores.scored.unsqueeze(1) & ~batch.sampled.sampler_logps.isnan() & batch.candidates
     away = (batch.scores.logps - batch.sampled.sampler_logps).abs()[known]
