@@ -175,16 +175,22 @@ def _token_numbers(path: Path, count: int) -> dict[str, np.ndarray]:
     return numbers
 
 
-def ledger_answers(folder: Path) -> Answers:
+def ledger_answers(folder: Path, protocol: str | None = None) -> Answers:
     """The graded samples of a ledger; it holds no token entropies, so the first two predictors are not known.
 
+    Args:
+        folder: of the ledger.
+        protocol: its name, or the first digits of its hash; None where each benchmark has one only.
+
     Raises:
-        UserError: if it is no ledger, or empty.
+        UserError: if it is no ledger, or empty, or has nothing of the protocol, or a benchmark under two protocols: a
+            sample that is graded twice would count twice.
     """
-    from rlvr.evaluation.choosing import short_names
+    from rlvr.evaluation.choosing import choose, require_one_protocol, short_names
     from rlvr.evaluation.scores import read_ledger
 
-    scores = read_ledger(folder)
+    scores = choose(read_ledger(folder), protocol=protocol)
+    require_one_protocol(scores, may_mix=False)
     names = short_names(scores)
     several = len({one.checkpoint_hash for one in scores}) > 1
     wrong: list[np.ndarray] = []

@@ -29,6 +29,7 @@ def add_parser(actions: Any) -> None:
         "--levels", type=Path, metavar="FILE", help="CSV with problem_id and level, to tell apart by level"
     )
     errors.add_argument("--extract", help="where answers stand, as reward.accuracy.extract; the run's own if not given")
+    errors.add_argument("--protocol", metavar="NAME", help="of a ledger: name of the protocol, or digits of its hash")
     errors.add_argument("--resamples", type=int, default=2000, metavar="N", help="of the intervals (2000)")
     errors.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals (0)")
     sample = actions.add_parser(
@@ -73,7 +74,12 @@ def _answers(arguments: argparse.Namespace) -> tuple[Any, str]:
             f"{ledgers[0]} is a ledger, which has benchmarks and levels only; leave --by, --extract and --steps out"
         )
     if ledgers:
-        return ledger_answers(Path(ledgers[0]).expanduser()), "rlvr analyze sample --help"
+        return ledger_answers(Path(ledgers[0]).expanduser(), arguments.protocol), "rlvr analyze sample --help"
+    if arguments.protocol is not None:
+        raise UserError(
+            f"--protocol {arguments.protocol} chooses among the gradings of a ledger, and {arguments.places[0]} is "
+            "none; leave it out"
+        )
     files = find_records(arguments.places, arguments.steps)
     answers = record_answers(files, _policies(files, arguments.extract), arguments.by)
     return answers, shlex.join(["rlvr", "analyze", "tokens", *arguments.places])

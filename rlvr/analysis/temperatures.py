@@ -192,6 +192,17 @@ def arms_of(highs: Sequence[float], lows: Sequence[float]) -> list[tuple[float, 
     return list(dict.fromkeys(pairs))
 
 
+def check_forks(threshold: float, percentile: float | None) -> None:
+    """Refuse what marks no forks; before a model is loaded, where a command asks.
+
+    Raises:
+        UserError: for a percentile or a threshold out of range.
+    """
+    if percentile is not None and not 0 <= percentile <= 100:
+        raise UserError(f"--percentile is {percentile}; expected 0 to 100")
+    SplitTemperature(1.0, 1.0, threshold)
+
+
 def sweep_temperatures(
     sampler: Sampler,
     highs: Sequence[float],
@@ -214,8 +225,7 @@ def sweep_temperatures(
     Raises:
         UserError: for a percentile or a temperature out of range.
     """
-    if percentile is not None and not 0 <= percentile <= 100:
-        raise UserError(f"--percentile is {percentile}; expected 0 to 100")
+    check_forks(threshold, percentile)
     rules = [SplitTemperature(high, low, threshold) for high, low in arms_of(highs, lows)]
     plain = sampler.draw(None)
     if percentile is not None:

@@ -67,8 +67,9 @@ def temperatures(arguments: argparse.Namespace) -> int:
     """`rlvr analyze temperatures`."""
     from rlvr.analysis.output import publish
     from rlvr.analysis.scoring import open_policy
-    from rlvr.analysis.temperatures import Sampler, sweep_temperatures
+    from rlvr.analysis.temperatures import Sampler, check_forks, sweep_temperatures
 
+    check_forks(arguments.threshold, arguments.percentile)
     highs, lows = temperatures_in(arguments.high, "--high"), temperatures_in(arguments.low, "--low")
     for name in ("samples", "problems", "max_tokens", "batch_size"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:

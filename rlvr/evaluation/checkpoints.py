@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from rlvr.assets import base_policy_path
@@ -15,6 +16,8 @@ WEIGHTS = ("*.safetensors", "*.bin")
 OTHERS = ("config.json", "adapter_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens*", "*.jinja",
           "chat_template*", "generation_config.json")  # fmt: skip
 CHUNK = 1 << 22
+NAMES = 5
+"""Folders that an error names at most."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ def complete_checkpoints(run: Path) -> list[Checkpoint]:
     return [_from_folder(path) for path in RunFolder(run).complete_checkpoints()]
 
 
-def find_checkpoints(given: Sequence[str], watch: bool = False) -> list[Checkpoint]:
+def find_checkpoints(given: Sequence[str], watch: bool = False, again: bool = False) -> list[Checkpoint]:
     """The models that a setting stands for, each once, in order; checkpoints of a run by their step.
 
     Args:
         given: folders, globs, run folders, hub ids, `builtin`.
         watch: a run may have no complete checkpoint yet.
+        again: they were found before, and a run may have removed checkpoints since.
 
     Raises:
         UserError: for a path that is none, or a run without a complete checkpoint.
@@ -75,7 +79,7 @@ def find_checkpoints(given: Sequence[str], watch: bool = False) -> list[Checkpoi
         if text == "builtin":
             found.append(Checkpoint("builtin", str(base_policy_path())))
         else:
-            found += _find(text, watch)
+            found += _find(text, watch, again)
     return list(dict.fromkeys(found))
 
 
@@ -98,32 +102,53 @@ def _is_half(path: Path) -> bool:
     return run is not None and path not in RunFolder(run).complete_checkpoints()
 
 
-def _find(text: str, watch: bool) -> list[Checkpoint]:
+def _find(text: str, watch: bool, again: bool) -> list[Checkpoint]:
     path = Path(text).expanduser()
     if glob.has_magic(text):
         chosen = [folder for folder in _matches(text) if (is_model(folder) or is_run(folder)) and not _is_half(folder)]
-        if not chosen:
+        if not chosen and not again:
             raise UserError(
                 f"model={text} matches no model; expected folders that from_pretrained loads, or run folders"
             )
     elif path.is_dir():
         chosen = [path]
-    elif text.startswith((".", "/", "~")) or text.count("/") != 1:
-        raise UserError(f"model={text} does not exist; expected a folder, a glob, a run folder, a hub id or builtin")
+    elif again and _in_run(path) is not None:
+        chosen = []
+    elif text.startswith((".", "/", "~")) or text.count("/") != 1 or _holds_runs(path.parent):
+        raise UserError(
+            f"model={text} does not exist; expected a folder, a glob, a run folder, a hub id or builtin{_beside(path)}"
+        )
     else:
         return [Checkpoint(text, text)]
-    found = []
-    for folder in chosen:
-        if is_model(folder):
-            found.append(_from_folder(folder))
-        elif is_run(folder):
-            complete = complete_checkpoints(folder)
-            if not complete and not watch:
-                raise UserError(f"model={folder} has no complete checkpoint yet; wait for one, or add watch=true")
-            found += complete
-        else:
-            raise UserError(f"model={folder} is neither a model nor a run; expected config.json or config.yaml in it")
-    return found
+    return [checkpoint for folder in chosen for checkpoint in _in_folder(folder, watch)]
+
+
+def _in_folder(folder: Path, watch: bool) -> list[Checkpoint]:
+    if is_model(folder):
+        return [_from_folder(folder)]
+    if not is_run(folder):
+        raise UserError(f"model={folder} is neither a model nor a run; expected config.json or config.yaml in it")
+    complete = complete_checkpoints(folder)
+    if not complete and not watch:
+        raise UserError(f"model={folder} has no complete checkpoint yet; wait for one, or add watch=true")
+    return complete
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether a folder holds runs, or sweeps of runs: its name before a slash is then no owner of the hub."""
+    return any(True for depth in ("*", "*/*") for _ in folder.glob(f"{depth}/config.yaml"))
+
+
+def _beside(path: Path) -> str:
+    """The models, runs and sweeps that stand where a path was looked for, the likeliest first; empty for none."""
+    places = [place for place in path.parent.glob("[!.]*") if place.is_dir()]
+    names = sorted(
+        place.name for place in places if is_model(place) or is_run(place) or any(place.glob("*/config.yaml"))
+    )
+    near = get_close_matches(path.name, names, n=NAMES)
+    shown = [*near, *(name for name in names if name not in near)][:NAMES]
+    more = ", ..." if len(names) > len(shown) else ""
+    return f"; {path.parent} has {', '.join(shown)}{more}" if shown else ""
 
 
 def _by_number(path: Path) -> list[tuple[int, int | str]]:
@@ -139,20 +164,26 @@ def checkpoint_hash(path: str, revision: str | None = None) -> str:
         revision: of a hub id.
 
     Raises:
-        UserError: if there are no weights, or the hub cannot be reached.
+        UserError: if there are no weights, they go meanwhile, or the hub cannot be reached.
     """
     folder = Path(path) if Path(path).is_dir() else _fetched(path, revision)
     weights = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
     if not weights:
         raise UserError(f"model={path} holds no weights; expected *.safetensors or *.bin files")
     digest = hashlib.sha256()
-    for file in weights + sorted({file for pattern in OTHERS for file in folder.glob(pattern)} - set(weights)):
-        if file.name in ("training_args.bin", "optimizer.bin", "scheduler.bin"):
-            continue
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
+    try:
+        for file in weights + sorted({file for pattern in OTHERS for file in folder.glob(pattern)} - set(weights)):
+            if file.name in ("training_args.bin", "optimizer.bin", "scheduler.bin"):
+                continue
+            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                while chunk := stream.read(CHUNK):
+                    digest.update(chunk)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"model={path} lost {Path(error.filename).name} while it was read; expected a folder that stays: name "
+            "another one, or watch the run that removes it with watch=true"
+        ) from None
     return digest.hexdigest()[:16]
 
 

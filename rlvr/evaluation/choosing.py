@@ -164,22 +164,30 @@ def protocol_differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     ]
 
 
-def two_protocols(benchmark: str, a: Scores, b: Scores) -> UserError:
-    """The error that two protocols of a benchmark are not put together, with what differs."""
+def two_protocols(benchmark: str, a: Scores, b: Scores, may_mix: bool = True) -> UserError:
+    """The error that two protocols of a benchmark are not put together, with what differs.
+
+    Args:
+        benchmark: which.
+        a: the scores under the one.
+        b: those under the other.
+        may_mix: whether the command can mix them all the same.
+    """
     first, second = (f"{one.protocol['name']} ({one.protocol_hash}, {short_name(one.checkpoint)})" for one in (a, b))
     return UserError(
         f"{benchmark} was asked under two protocols, {first} and {second}, which differ in "
         f"{'; '.join(protocol_differences(a.protocol, b.protocol))}: their scores cannot be compared; choose one with "
-        f"`--protocol HASH`, or mix them all the same with {MIXED}"
+        f"`--protocol HASH`{f', or mix them all the same with {MIXED}' if may_mix else ''}"
     )
 
 
-def require_one_protocol(scores: Sequence[Scores], mixed: bool = False) -> None:
+def require_one_protocol(scores: Sequence[Scores], mixed: bool = False, may_mix: bool = True) -> None:
     """Refuse scores of one benchmark under several protocols.
 
     Args:
         scores: that are to stand beside each other.
         mixed: let them.
+        may_mix: whether the command can let them.
 
     Raises:
         UserError: naming two protocols and what differs.
@@ -188,7 +196,7 @@ def require_one_protocol(scores: Sequence[Scores], mixed: bool = False) -> None:
     for one in scores:
         other = first.setdefault(one.benchmark, one)
         if other.protocol_hash != one.protocol_hash and not mixed:
-            raise two_protocols(one.benchmark, other, one)
+            raise two_protocols(one.benchmark, other, one, may_mix)
 
 
 def sections(scores: Sequence[Scores]) -> list[list[Scores]]:

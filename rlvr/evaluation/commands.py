@@ -196,22 +196,41 @@ def grade_ledger(folder: Path, rules: dict[str, Any]) -> None:
     Args:
         folder: of the ledger.
         rules: fields of `rlvr.rewards.policy.Policy` that are to change; without any, each protocol keeps its own.
+
+    Raises:
+        UserError: for cells that another process writes, after all others are graded.
     """
+    from rlvr.evaluation.ledger import CellTaken, Ledger
+
+    taken = []
+    for cell in Ledger(folder).cells():
+        try:
+            with cell.claimed():
+                _grade_cell(cell, rules)
+        except CellTaken:
+            taken.append(cell.folder)
+    if taken:
+        raise UserError(
+            f"{len(taken)} cells are being written by another `rlvr evaluate` or `rlvr grade` and were left out, the "
+            f"first is {taken[0]}; all others are graded: run this again when it has ended"
+        )
+
+
+def _grade_cell(cell: Any, rules: dict[str, Any]) -> None:
+    """Grade a cell that this process may write, under each of its protocols with other rules."""
     from rlvr.evaluation.grading import grade_cell
-    from rlvr.evaluation.ledger import Ledger
     from rlvr.evaluation.protocol import regraded
     from rlvr.rewards.policy import Policy
 
-    for cell in Ledger(folder).cells():
-        described = cell.describe()
-        wanted = dict(regraded(protocol, rules) for protocol in described["protocols"].values())
-        described["protocols"] = {**wanted, **described["protocols"]}
-        cell.write_description(described)
-        for name, protocol in wanted.items():
-            count = grade_cell(cell, name, Policy(**protocol["grading"]))
-            title = f"{described['checkpoint']} on {described['benchmark']['name']}"
-            print(f"{title}: {count:,} samples graded under {name} ({protocol['name']}; grader {protocol['grader']})")
-        cell.verdicts.compact()
+    described = cell.describe()
+    wanted = dict(regraded(protocol, rules) for protocol in described["protocols"].values())
+    described["protocols"] = {**wanted, **described["protocols"]}
+    cell.write_description(described)
+    for name, protocol in wanted.items():
+        count = grade_cell(cell, name, Policy(**protocol["grading"]))
+        title = f"{described['checkpoint']} on {described['benchmark']['name']}"
+        print(f"{title}: {count:,} samples graded under {name} ({protocol['name']}; grader {protocol['grader']})")
+    cell.verdicts.compact()
 
 
 def contamination(arguments: argparse.Namespace) -> int:

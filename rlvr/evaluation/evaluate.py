@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,10 @@ class Evaluation:
         folder = benchmarks_folder(self.config)
         return [load_benchmark(name, folder) for name in dict.fromkeys(self.config.benchmarks)]
 
-    def _find(self) -> list[Checkpoint]:
+    def _find(self, again: bool = False) -> list[Checkpoint]:
         if self.config.backend == "server":
             return [Checkpoint(name, name) for name in self.config.model]
-        return find_checkpoints(self.config.model, self.config.watch)
+        return find_checkpoints(self.config.model, self.config.watch, again)
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line for people, once for all processes."""
@@ -118,41 +119,72 @@ class Evaluation:
         ended = not self.config.watch
         while True:
             due = self.workers.share([checkpoint for checkpoint in self.checkpoints if checkpoint not in done])
-            for checkpoint in due:
-                done[checkpoint] = self._checkpoint(checkpoint)
-            if due and after is not None and self.workers.is_main:
-                after([task for tasks in done.values() for task in tasks])
+            # A run that goes on may remove checkpoints meanwhile, so one at a time is taken.
+            for checkpoint in due[:1] if self.config.watch else due:
+                tasks = self._checkpoint(checkpoint)
+                if tasks is None:
+                    self.checkpoints = [one for one in self.checkpoints if one != checkpoint]
+                else:
+                    done[checkpoint] = tasks
+            everything = [task for tasks in done.values() for task in tasks]
+            if due and everything and after is not None and self.workers.is_main:
+                after(everything)
             if ended and (not due or not self.config.watch):
-                return [task for tasks in done.values() for task in tasks]
+                return everything
             if not due:
                 time.sleep(self.config.poll)
             # Before the search: what a run has saved when it ends is then found by it.
             ended = self.workers.share(self._runs_ended())
-            self.checkpoints = self._find()
+            found = self.workers.share(self._find(again=True) if self.workers.is_main else None)
+            self.checkpoints = list(dict.fromkeys([*self.checkpoints, *found]))
 
     def _runs_ended(self) -> bool:
         """Whether every run that is watched has written its summary."""
         return all(RunFolder(run).summary.exists() for run in find_runs(self.config.model))
 
-    def _checkpoint(self, checkpoint: Checkpoint) -> list[Task]:
-        tasks = self.workers.share(self._tasks(checkpoint) if self.workers.is_main else None)
+    def _checkpoint(self, checkpoint: Checkpoint) -> list[Task] | None:
+        """Fill the cells of a checkpoint; None where its run has removed it while the run was watched."""
+        tasks = self._unless_removed(checkpoint, lambda: self._tasks(checkpoint) if self.workers.is_main else [])
+        if tasks is None:
+            return None
+        tasks = self.workers.share(tasks)
         backend: Backend | None = None
-        try:
+        with ExitStack() as stack:
             for task in tasks:
-                if self.workers.is_main:
-                    self._open(task)
-                missing = self.workers.share(self._missing(task) if self.workers.is_main else None)
-                if missing:
-                    backend = backend or open_backend(self.config, checkpoint)
-                    self._draw(task, backend, missing)
+                with task.cell.claimed() if self.workers.is_main else nullcontext():
+                    if self.workers.is_main:
+                        self._open(task)
+                    missing = self.workers.share(self._missing(task) if self.workers.is_main else None)
+                    if missing:
+                        backend = backend or self._unless_removed(
+                            checkpoint, lambda: stack.enter_context(closing(open_backend(self.config, checkpoint)))
+                        )
+                        if backend is None:
+                            return None
+                        self._draw(task, backend, missing)
+                    self.workers.wait()
+                    if self.workers.is_main:
+                        self._close(task)
                 self.workers.wait()
-                if self.workers.is_main:
-                    self._close(task)
-                self.workers.wait()
-        finally:
-            if backend is not None:
-                backend.close()
         return tasks
+
+    def _unless_removed(self, checkpoint: Checkpoint, read: Callable[[], Any]) -> Any:
+        """What is read from a checkpoint; None on every process where its run removes it before all have read it.
+
+        What was read while it went may lack a file that nobody missed, so it counts for nothing.
+        """
+        found, error = None, None
+        try:
+            found = read()
+        except Exception as one:
+            error = one
+        removed = self.config.watch and checkpoint.run is not None and not Path(checkpoint.path).is_dir()
+        if error is not None and not removed:
+            raise error
+        if not self.workers.any(removed):
+            return found
+        self.say(f"{checkpoint.label} was removed by its run before it was read, and is left out", style="yellow")
+        return None
 
     def _tasks(self, checkpoint: Checkpoint) -> list[Task]:
         config, found = self.config, []

@@ -1,27 +1,24 @@
 """The ledger: every sample and every verdict is a row, in Parquet files that are only ever added.
 
-A cell is one checkpoint on one benchmark under one way of drawing, with one seed. Its folder holds
-`part-TIME-DIGEST.parquet`, written as samples come in, and `rows-DIGEST.parquet`, into which they are put together,
-sorted, when nothing is missing. A file is written beside its place, flushed to the disk and then renamed. What is torn
-in spite of that (a full disk, a lost machine) no longer has the digest of its name: it is found when a cell is opened,
-set aside, and drawn again. Parquet's own checksums cover the pages only, not the footer.
+A cell is one checkpoint on one benchmark under one way of drawing, with one seed. Its folder holds two stores of rows
+(see `rlvr.evaluation.store`). What a store finds torn when a cell is opened is set aside, and drawn again. One process
+at a time writes a cell; anybody may read it.
 """
 
 import contextlib
-import hashlib
+import fcntl
 import json
 import os
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rlvr.errors import UserError
+from rlvr.evaluation.store import Store
 
 SAMPLES = pa.schema([
     ("checkpoint", pa.string()), ("checkpoint_hash", pa.string()), ("benchmark", pa.string()),
@@ -40,12 +37,12 @@ ROW = (
 )  # fmt: skip
 """The columns of a whole row, as `rlvr.evaluation.ledger.Cell.rows` gives them."""
 
-KEY = ("protocol_hash", "problem_id", "sample")
-"""What tells rows apart; samples have no protocol."""
+LOCK = ".lock"
+"""File of a cell that its writer holds; it stays, empty."""
 
-ROW_GROUP = 1024
-STALE_SECONDS = 600.0
-"""Half-written files of this age belong to no living process."""
+
+class CellTaken(UserError):
+    """Another process writes the cell."""
 
 
 def gold_text(gold: str | Sequence[str]) -> str:
@@ -63,139 +60,6 @@ def gold_value(text: str) -> str | tuple[str, ...]:
             if isinstance(forms, list) and all(isinstance(form, str) for form in forms):
                 return tuple(forms)
     return text
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def write_durably(table: pa.Table, folder: Path, name: str) -> Path:
-    """Write `NAME-DIGEST.parquet` whole or not at all: beside its place, flushed, renamed.
-
-    Args:
-        table: rows; equal tables make equal files.
-        folder: which exists.
-        name: what the file's name begins with.
-
-    Returns:
-        The file.
-    """
-    partial = folder / f".{name}.{os.getpid()}.partial"
-    with partial.open("wb") as file:
-        pq.write_table(
-            table.combine_chunks(), file, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    path = folder / f"{name}-{_digest(partial)}.parquet"
-    partial.replace(path)
-    _flush_folder(folder)
-    return path
-
-
-def _flush_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def read_checked(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table | None:
-    """Columns of a Parquet file, its checksums compared; None where it is torn."""
-    names = None if columns is None else list(columns)
-    try:
-        return pq.read_table(path, columns=names, filters=where, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowException, OSError, UnicodeDecodeError):
-        return None
-
-
-@dataclass(frozen=True)
-class Store:
-    """Rows of one kind in one folder.
-
-    Attributes:
-        folder: made when first written to.
-        schema: of the rows.
-    """
-
-    folder: Path
-    schema: pa.Schema
-
-    def files(self) -> list[Path]:
-        """The whole files; `rows-*` first, so that they win over parts that a kill has left beside them."""
-        return sorted(self.folder.glob("*.parquet"), key=lambda path: (path.name.startswith("part-"), path.name))
-
-    def repair(self) -> list[Path]:
-        """Set torn files aside as `*.torn`, and remove what nobody goes on writing.
-
-        Returns:
-            The files that were torn.
-        """
-        torn = []
-        for path in self.files():
-            if _digest(path) != path.stem.rpartition("-")[2]:
-                path.replace(path.with_suffix(".torn"))
-                torn.append(path)
-        for partial in self.folder.glob(".*.partial"):
-            with contextlib.suppress(OSError):  # another process may have finished it
-                if time.time() - partial.stat().st_mtime > STALE_SECONDS:
-                    partial.unlink()
-        return torn
-
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keep rows, in a file of their own."""
-        table = pa.Table.from_pylist(list(rows), schema=self.schema)
-        if len(table):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_durably(table, self.folder, f"part-{time.time_ns()}")
-
-    def read(self, columns: Sequence[str] | None = None, problems: Sequence[str] | None = None) -> pa.Table:
-        """Rows, of which those with the same problem, sample and protocol count once, sorted by these.
-
-        Args:
-            columns: None for all.
-            problems: ids; None for all.
-
-        Raises:
-            UserError: for a torn file; `repair` sets it aside.
-        """
-        key = [name for name in KEY if name in self.schema.names]
-        wanted = list(self.schema.names if columns is None else columns)
-        where = None if problems is None else pc.field("problem_id").isin(list(problems))
-        tables = []
-        for path in self.files():
-            table = read_checked(path, list(dict.fromkeys([*key, *wanted])), where)
-            if table is None:
-                raise UserError(
-                    f"{path} is torn; run the evaluation again: it sets the file aside and draws what is lost"
-                )
-            tables.append(table)
-        if not tables:
-            return self.schema.empty_table().select(wanted)
-        return _unique(pa.concat_tables(tables), key).select(wanted)
-
-    def compact(self) -> None:
-        """Put all files into one. Killed in between, the same rows stand twice and count once."""
-        files = self.files()
-        if len(files) > 1 or any(path.name.startswith("part-") for path in files):
-            self.replace(self.read(), files)
-
-    def replace(self, table: pa.Table, files: Sequence[Path]) -> None:
-        """Put rows in the place of files."""
-        written = write_durably(table, self.folder, "rows")
-        for path in files:
-            if path != written:
-                path.unlink()
-
-
-def _unique(table: pa.Table, key: list[str]) -> pa.Table:
-    """The first row of each key, sorted by key."""
-    first: dict[tuple[Any, ...], int] = {}
-    for index, values in enumerate(zip(*(table.column(name).to_pylist() for name in key), strict=True)):
-        first.setdefault(values, index)
-    return table.take(pa.array([first[values] for values in sorted(first)], type=pa.int64()))
 
 
 @dataclass(frozen=True)
@@ -218,18 +82,48 @@ class Cell:
         """Verdicts on them; one set per grading."""
         return Store(self.folder / "verdicts", VERDICTS)
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The right to write the cell. It is lost with the process, so that nothing is left to clear up.
+
+        Raises:
+            UserError: where another process has it (`CellTaken`), or the file system has no locks.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CellTaken(
+                    f"{self.folder} is being written by another `rlvr evaluate` or `rlvr grade`; wait for it to end "
+                    "and run this again, or use another ledger"
+                ) from None
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder} cannot be locked ({error.strerror}); expected a file system with flock, so put the "
+                    "ledger on another one"
+                ) from None
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # at once, also where a child process has inherited the file
+
     def mend(self) -> list[Path]:
-        """Set torn files aside, and with lost samples their verdicts: what is drawn again may be another answer.
+        """Set torn files aside, and drop verdicts without a sample: what is drawn again may be another answer.
+
+        A kill may have come between the two the last time, so verdicts are looked at even where nothing is torn now.
 
         Returns:
             The files that were torn.
         """
-        lost = self.samples.repair()
-        torn = lost + self.verdicts.repair()
-        if lost and (files := self.verdicts.files()):
-            kept = self.samples.read(["problem_id", "sample"])
-            table = self.verdicts.read().join(kept, keys=["problem_id", "sample"], join_type="left semi")
-            self.verdicts.replace(_unique(table, list(KEY)), files)
+        torn = self.samples.repair() + self.verdicts.repair()
+        key = ["problem_id", "sample"]
+        if files := self.verdicts.files():
+            kept = {tuple(row.values()) for row in self.samples.read(key).to_pylist()}
+            verdicts = self.verdicts.read()
+            stand = [tuple(row.values()) in kept for row in verdicts.select(key).to_pylist()]
+            if not all(stand):
+                self.verdicts.replace(verdicts.filter(pa.array(stand)), files)
         return torn
 
     def describe(self) -> dict[str, Any]:

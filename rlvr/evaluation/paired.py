@@ -178,10 +178,10 @@ def compare_many(
         raise ValueError(f"candidates have shape {candidates.shape}; expected (C, N) with at least one candidate")
     differences = np.stack([_differences(base, candidate, bounds) for candidate in candidates])
     p_values = _step_down(differences, seed, flips)
-    quantile = _simultaneous_quantile(differences, strata, confidence, seed, flips)
+    quantiles = _simultaneous_quantiles(differences, strata, confidence, seed, flips)
     method = f"step-down max-T, {flips} sign flips"
     results = []
-    for difference, p_value in zip(differences, p_values, strict=True):
+    for difference, quantile, p_value in zip(differences, quantiles, p_values, strict=True):
         low, high = difference_limits(difference, strata, quantile, bounds)
         results.append(Paired(float(difference.mean()), low, high, float(p_value), difference.size, method))
     return results
@@ -219,10 +219,14 @@ def _step_down(differences: np.ndarray, seed: int, flips: int) -> np.ndarray:
     return adjusted
 
 
-def _simultaneous_quantile(
+def _simultaneous_quantiles(
     differences: np.ndarray, strata: np.ndarray | None, confidence: float, seed: int, flips: int
-) -> float:
-    """The quantile of the largest |t| over candidates; never below the one for a single candidate."""
+) -> list[float]:
+    """C times the quantile of the largest |t| over candidates; none is below what its candidate has alone.
+
+    Alone it is Student's. With strata the degrees of freedom differ between candidates: a spread that comes from a
+    small benchmark is known less well.
+    """
     n = differences.shape[1]
     residuals = differences.copy()
     for part in with_spread(strata_members(strata, n)):
@@ -232,5 +236,4 @@ def _simultaneous_quantile(
     # r = sum / length is at most sqrt(N); t = r sqrt((N - 1) / (N - r^2)) grows with it.
     r = float(np.sort(largest)[min(ceil(confidence * (flips + 1)), flips) - 1])
     t = r * sqrt((n - 1) / max(n - r * r, 1e-9)) if n > 1 else 0.0
-    single = max(variance_of_mean(difference, strata)[1] for difference in differences)
-    return max(t, t_quantile(confidence, single))
+    return [max(t, t_quantile(confidence, variance_of_mean(difference, strata)[1])) for difference in differences]

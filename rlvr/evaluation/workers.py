@@ -45,6 +45,14 @@ class Workers:
 
         return broadcast_object_list([value if self.is_main else None])[0]
 
+    def any(self, value: bool) -> bool:
+        """Whether it is true on any process."""
+        if self.state is None:
+            return value
+        from accelerate.utils import gather_object
+
+        return any(gather_object([value]))
+
     def wait(self) -> None:
         """Until all are here."""
         if self.state is not None:

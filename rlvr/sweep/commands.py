@@ -32,7 +32,12 @@ def add_parsers(commands: Any) -> None:
     sweep.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings; ablation=NAME for named arms")
     sweep.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="a sweep to go on with")
     sweep.add_argument("--name", metavar="NAME", help="of the sweep's folder below run.dir")
-    sweep.add_argument("--workers", type=int, default=1, metavar="N", help="cells at a time on this machine (1)")
+    sweep.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="cells at a time on this machine (1; a search goes on as before)",
+    )
     sweep.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
     sweep.add_argument("--dry-run", action="store_true", help="print the cells, and run none")
     sweep.add_argument("--slurm", action="store_true", help="submit the cells as one array job (needs submitit)")
@@ -47,6 +52,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     _check(arguments)
     with collector_rests():
         plan, parent = _planned(arguments)
+        plan = _counted(plan, parent, arguments)
         if arguments.dry_run:
             if arguments.source is None:
                 check_sweep(plan, parent)
@@ -58,7 +64,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.workers < 1:
+    if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers is {arguments.workers}; expected at least 1")
     if arguments.search is not None and arguments.search < 1:
         raise UserError(f"--search is {arguments.search}; expected at least 1 trial")
@@ -92,6 +98,30 @@ def _planned(arguments: argparse.Namespace) -> tuple[Any, Path]:
     if "/" in plan.name or plan.name in ("", ".", ".."):
         raise UserError(f"--name is {plan.name!r}; expected the name of a folder, and run.dir=PLACE for where it goes")
     return plan, parent
+
+
+def _counted(plan: Any, parent: Path, arguments: argparse.Namespace) -> Any:
+    """The plan with what a search needs to come to the same trials again, and `--workers` as it holds.
+
+    Raises:
+        UserError: for --search with a sweep, and for a search that was never told how many trials to make.
+    """
+    from dataclasses import replace
+
+    from rlvr.sweep.folder import is_sweep
+    from rlvr.sweep.plan import read_plan
+
+    there = parent / plan.name
+    known = read_plan(there / PLAN) if plan.space and is_sweep(there) else plan
+    arguments.workers = arguments.workers or known.workers or 1
+    if not plan.space:
+        if arguments.search is not None:
+            raise UserError(f"{there} is a sweep, which has no trials; leave out --search")
+        return plan
+    trials = arguments.search or plan.trials
+    if trials is None:
+        raise UserError(f"{there} does not say how many trials it shall have; give --search N, and --workers as before")
+    return replace(plan, trials=trials, workers=arguments.workers)
 
 
 def _show_cells(plan: Any, parent: Path, arguments: argparse.Namespace) -> None:
@@ -128,10 +158,7 @@ def _run(plan: Any, parent: Path, arguments: argparse.Namespace) -> int:
         return _submit(plan, folder, arguments)
     runner = LocalRunner(folder, arguments.workers, plan.name, say=lambda text: print(text, flush=True))
     if plan.space:
-        trials = arguments.search or len(plan.arms)
-        if not trials:
-            raise UserError(f"{folder.path} has no trial yet; say how many there shall be: --search 20")
-        plan, outcome = run_search(plan, folder, trials, arguments.workers, runner.run)
+        plan, outcome = run_search(plan, folder, plan.trials, plan.workers, runner.run)
     else:
         done = sum(folder.summary(cell.name) is not None for cell in plan.cells)
         print(f"{folder.path}: {len(plan.cells)} cells, {done} of them finished", flush=True)
@@ -144,7 +171,7 @@ def _submit(plan: Any, folder: Any, arguments: argparse.Namespace) -> int:
     from rlvr.sweep.slurm import submit_cells
 
     launch = read_config(folder.config(plan.cells[0].name)).launch
-    most = max(arguments.workers, 1) if arguments.workers > 1 else len(plan.cells)
+    most = arguments.workers if arguments.workers > 1 else len(plan.cells)
     number = submit_cells(folder, plan.cells, plan.name, Path(launch.site), launch.processes or 1, most)
     if number:
         print(f"submitted array job {number}; what its elements print is in {folder.path / 'slurm'}")

@@ -127,8 +127,8 @@ def _check_same_plan(plan: Plan, folder: SweepFolder) -> None:
             return  # killed before the plan was written
         raise UserError(f"{folder.path} exists and is no sweep; choose another --name, or another run.dir")
     then = read_plan(folder.plan)
-    if then.space and plan.space:
-        then = Plan(**{**vars(then), "arms": []})  # a search's arms came from its trials
+    if then.space and plan.space:  # a search's arms came from its trials, of which there may be more
+        then = Plan(**{**vars(then), "arms": [], "trials": plan.trials, "workers": plan.workers})
     changes = difference(_comparable(then), _comparable(plan))
     if changes:
         raise UserError(_other_sweep(folder, changes))

@@ -55,6 +55,8 @@ class Plan:
         seeds: that each arm is run with.
         arms: what is compared.
         space: settings that a search chooses from, as they were given; empty for a sweep.
+        trials: how many a search is to make; None for a sweep.
+        workers: trials between two looks at the results, which later ones depend on; None for a sweep.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Plan:
     seeds: list[int]
     arms: list[Arm]
     space: list[str] = field(default_factory=list)
+    trials: int | None = None
+    workers: int | None = None
 
     @property
     def cells(self) -> list[Cell]:

@@ -36,7 +36,8 @@ class Ended:
         summary: of its run.
         curves: metric -> step -> value.
         selection: `name` and `keep` of its configuration.
-        code: fingerprint of the package that made its last checkpoint; None where there is none.
+        code: fingerprint of the package that ended it, of its summary or else its last checkpoint; None where neither
+            says it.
     """
 
     cell: Cell
@@ -120,14 +121,18 @@ def read_sweep(path: Path) -> SweepResult:
 def _ended(folder: SweepFolder, cell: Cell) -> Ended:
     import yaml
 
-    run = folder.run(cell.name)
+    run, summary = folder.run(cell.name), folder.summary(cell.name) or {}
     config = yaml.safe_load(folder.config(cell.name).read_text(encoding="utf-8"))
-    newest = run.newest_checkpoint()
+    code = summary.get("code") or _checkpoint_code(run.newest_checkpoint())
+    return Ended(cell, summary, _curves(run.metrics), config["selection"], code)
+
+
+def _checkpoint_code(checkpoint: Path | None) -> str | None:
+    """Fingerprint of the package that made a checkpoint; None where none says it."""
     try:
-        code = None if newest is None else read_manifest(newest).facts.get("code")
+        return None if checkpoint is None else read_manifest(checkpoint).facts.get("code")
     except (OSError, UserError, ValueError):
-        code = None
-    return Ended(cell, folder.summary(cell.name) or {}, _curves(run.metrics), config["selection"], code)
+        return None
 
 
 def _curves(path: Path) -> dict[str, dict[int, float]]:
@@ -170,12 +175,22 @@ def _compared(rows: list[ArmResult]) -> list[ArmResult]:
     return [ArmResult(**{**vars(row), "versus": found.get(row.arm.name)}) for row in rows]
 
 
+def _names(cells: Sequence[Cell]) -> str:
+    """The first five of them."""
+    return ", ".join(cell.name for cell in cells[:5]) + (", ..." if len(cells) > 5 else "")
+
+
 def _remarks(plan: Plan, rows: list[ArmResult], missing: list[Cell]) -> list[str]:
     remarks = []
     if missing:
-        names = ", ".join(cell.name for cell in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        remarks.append(f"{len(missing)} of {len(plan.cells)} cells are not finished: {names}.")
-    codes = {one.code for row in rows for one in row.cells} - {None}
+        remarks.append(f"{len(missing)} of {len(plan.cells)} cells are not finished: {_names(missing)}.")
+    ended = [one for row in rows for one in row.cells]
+    unknown = [one.cell for one in ended if one.code is None]
+    if unknown:
+        remarks.append(
+            f"It is not known which code made {len(unknown)} of {len(ended)} finished cells: {_names(unknown)}."
+        )
+    codes = {one.code for one in ended} - {None}
     if len(codes) > 1:
         remarks.append(
             f"The cells were made by {len(codes)} versions of the code, so arms may differ by more than their settings."

@@ -147,7 +147,8 @@ def test_errors_of_a_record_and_of_a_ledger(run: Path, tmp_path: Path, capsys: C
     length = next(row for row in rows if (row["completions_of"], row["predictor"]) == ("all", "length"))
     assert float(length["auroc"]) == 0.5  # all are as long
     make_cell(tmp_path / "evaluations", "sums", "x", None, {"p": "++--", "q": "--n-", "r": "++++"})
-    assert analyze("errors", tmp_path / "evaluations", "--out", tmp_path / "ledger") == 0
+    words = ("errors", tmp_path / "evaluations", "--protocol", "paper_8020", "--out", tmp_path / "ledger")
+    assert analyze(*words) == 0
     assert {row["predictor"] for row in table_of(tmp_path / "ledger" / "errors.csv")} == {"semantic entropy", "length"}
     assert "A ledger holds no token entropies" in capsys.readouterr().out
 
@@ -185,6 +186,7 @@ def test_sampled_answers_are_a_record(tmp_path: Path, capsys: Capture) -> None:
         (["drift", "RUN", "--before", "builtin", "--after", "builtin", "--temperature", "0"], "--temperature is 0.0"),
         (["critical", "RUN", "--positive", "builtin", "--negative", "builtin", "--beta", "-1"], "--beta is -1.0"),
         (["errors", "RUN", "--resamples", "3"], "--resamples is 3; expected at least 100"),
+        (["errors", "RUN", "--protocol", "dapo"], "--protocol dapo chooses among the gradings of a ledger, and"),
         (["sample", "temperature=0", "--out", "OUT"], "temperature=0 draws without chance"),
         (["sample", "backend=vllm", "--out", "OUT"], "entropies are recorded by backend=transformers"),
         (["sample", "model=[builtin,RUN]", "--out", "OUT"], "complete checkpoint"),

@@ -22,6 +22,7 @@ from rlvr.analysis.errors import error_signals
 from rlvr.analysis.records import find_records
 from rlvr.analysis.semantic import semantic_entropy
 from rlvr.errors import UserError
+from rlvr.evaluation.ledger import Cell
 from rlvr.rewards.policy import Policy
 from tests.analysis.made_records import made_file, made_row
 from tests.evaluation.test_scores import make_cell
@@ -138,6 +139,32 @@ def test_a_ledger_by_hand(tmp_path: Path) -> None:
     assert np.isnan(answers.predictors[MEAN]).all()
     assert set(answers.labels) == {"sums"}
     assert {one.predictor for one in error_signals(answers, resamples=100)} == {SEMANTIC, LENGTH}
+
+
+def graded_again(cell: Cell, name: str) -> None:
+    """The same samples under another protocol, which takes all of them for wrong."""
+    rows = cell.verdicts.read().to_pylist()
+    cell.verdicts.add({**row, "protocol_hash": name, "correct": False} for row in rows)
+    described = cell.describe()
+    described["protocols"][name] = {"name": "paper_8020, extract=answer_line", "grading": {"extract": "answer_line"}}
+    cell.write_description(described)
+
+
+def test_samples_that_are_graded_twice_count_once(tmp_path: Path) -> None:
+    graded_again(make_cell(tmp_path, "sums", "x", None, {"p": "++--", "q": "-n", "r": "+"}), "again")
+    with pytest.raises(UserError) as error:
+        ledger_answers(tmp_path)
+    said = str(error.value)
+    assert "sums was asked under two protocols, paper_8020, extract=answer_line (again, x) and paper_8020 (one" in said
+    assert "grading.extract 'answer_line' against (absent)" in str(error.value)
+    assert str(error.value).endswith("their scores cannot be compared; choose one with `--protocol HASH`")
+    for protocol in ("paper_8020", "paper_8020, extract=answer_line", "agai"):
+        assert len(ledger_answers(tmp_path, protocol).wrong) == 7
+    assert ledger_answers(tmp_path, "again").wrong.all()
+    with pytest.raises(UserError, match="protocol other is not in the ledger; it has paper_8020"):
+        ledger_answers(tmp_path, "other")
+    graded_again(make_cell(tmp_path, "terms", "x", None, {"p": "+"}), "third")  # benchmarks have their own protocols
+    assert len(ledger_answers(tmp_path, "paper_8020").wrong) == 8
 
 
 def test_levels_come_from_a_file(tmp_path: Path) -> None:

@@ -144,6 +144,23 @@ def test_temperatures_as_they_are_typed() -> None:
             temperatures_in(text, "--low")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--percentile", "150"], "--percentile is 150.0; expected 0 to 100"),
+        (["--percentile", "nan"], "--percentile is nan; expected 0 to 100"),
+        (["--threshold", "-1"], "--threshold is -1.0; expected nats, at least 0"),
+        (["--samples", "0"], "--samples is 0; expected at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_a_model_is_loaded(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rlvr.analysis.scoring.open_policy", lambda place: pytest.fail(f"{place} was loaded"))
+    assert main(["analyze", "temperatures", "builtin", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_command_writes_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["analyze", "temperatures", "builtin", "--problems", "6", "--samples", "2", "--high", "0,2",
                "--low", "0.5", "--out", str(tmp_path)]  # fmt: skip

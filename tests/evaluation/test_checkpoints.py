@@ -1,7 +1,9 @@
 """Which models a setting stands for, and that a hash stands for all that answers depend on."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import IO, Any
 
 import huggingface_hub
 import pytest
@@ -65,6 +67,53 @@ def test_a_folder_of_the_name_of_a_hub_id_is_the_folder(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "org" / "model-7")
     assert find_checkpoints(["org/model-7"]) == [Checkpoint("org/model-7", "org/model-7")]
+
+
+def test_a_mistyped_run_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("keep_20", "keep_80", "control"):
+        run_folder(tmp_path / "runs" / name, [1])
+    (tmp_path / "runs" / "notes").mkdir()
+    run_folder(tmp_path / "runs" / "sweep" / "all-seed0", [1])
+    with pytest.raises(UserError) as error:
+        find_checkpoints(["runs/keep20"])
+    assert str(error.value) == (
+        "model=runs/keep20 does not exist; expected a folder, a glob, a run folder, a hub id or builtin; runs has "
+        "keep_20, keep_80, control, sweep"
+    )
+    run_folder(tmp_path / "sweeps" / "s" / "all-seed0", [1])
+    with pytest.raises(UserError, match=r"model=sweeps/x does not exist; .*; sweeps has s$"):
+        find_checkpoints(["sweeps/x"])
+    folder(tmp_path / "org" / "model-7")  # a copy of a model of the hub: its owner may have others
+    assert find_checkpoints(["org/model-8"]) == [Checkpoint("org/model-8", "org/model-8")]
+
+
+def test_checkpoints_that_their_run_has_removed_are_not_found_again(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "x", [1, 2])
+    first, second = (run / "checkpoints" / f"checkpoint-{step}" for step in (1, 2))
+    given = [str(first), f"{run}/checkpoints/*1", str(run)]
+    assert len(find_checkpoints(given, watch=True)) == 2
+    shutil.rmtree(first)
+    with pytest.raises(UserError, match="does not exist"):
+        find_checkpoints(given, watch=True)
+    assert [one.path for one in find_checkpoints(given, watch=True, again=True)] == [str(second)]
+    with pytest.raises(UserError, match="does not exist"):
+        find_checkpoints([f"{tmp_path}/y"], watch=True, again=True)
+
+
+def test_a_model_that_goes_while_it_is_hashed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder(tmp_path / "x")
+    (place / "model.safetensors").write_bytes(b"weights")
+    opened = Path.open
+
+    def gone(path: Path, *given: str) -> IO[Any]:
+        if path.name == "config.json":
+            shutil.rmtree(place)
+        return opened(path, *given)
+
+    monkeypatch.setattr(Path, "open", gone)
+    with pytest.raises(UserError, match=r"model=.*/x lost config.json while it was read; expected a folder that stays"):
+        checkpoint_hash(str(place))
 
 
 def test_models_outside_a_run(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import multiprocessing
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rlvr import cli
 from rlvr.config.evaluation import compose_evaluation
+from rlvr.errors import UserError
 from rlvr.evaluation import evaluate as module
 from rlvr.evaluation.backends.transformers import TransformersBackend
 from rlvr.evaluation.benchmarks import load_benchmark
@@ -277,6 +280,85 @@ def test_a_checkpoint_saved_just_before_the_end_is_not_missed(
     monkeypatch.setattr(module, "find_checkpoints", found)
     tasks, _ = evaluate(place, tmp_path / "l", f"model={run}", "benchmarks=[aime24]", "watch=true", "poll=0.01")
     assert [task.checkpoint.step for task in tasks] == [1, 2]
+
+
+@pytest.mark.parametrize("moment", ["before its turn", "while it is hashed", "while it is loaded", "once it is loaded"])
+def test_a_watch_leaves_out_what_its_run_removes(
+    moment: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    folders = {step: save_checkpoint(run, step) for step in (1, 2, 3)}
+    (run / "summary.json").write_text("{}")
+    hashed, opened = module.checkpoint_hash, module.open_backend
+
+    def hash_of(path: str, revision: str | None) -> str:
+        if moment == "before its turn" and path == str(folders[1]):
+            shutil.rmtree(folders[2])
+        if moment == "while it is hashed" and path == str(folders[2]):
+            found = hashed(path, revision)
+            shutil.rmtree(path)  # its hash may be of a part only
+            return found
+        return hashed(path, revision)
+
+    def open_of(config: Any, checkpoint: Any) -> Any:
+        if moment.endswith("loaded") and checkpoint.step == 2:
+            found = opened(config, checkpoint) if moment == "once it is loaded" else None
+            shutil.rmtree(folders[2])
+            return found or opened(config, checkpoint)
+        return opened(config, checkpoint)
+
+    monkeypatch.setattr(module, "checkpoint_hash", hash_of)
+    monkeypatch.setattr(module, "open_backend", open_of)
+    ledger, reports = tmp_path / "l", []
+    config = compose_evaluation([
+        f"model=[{run},{folders[1]},{folders[2]}]", f"benchmarks_dir={place}/files", "benchmarks=[aime24]", "samples=1",
+        "max_tokens=4", f"ledger={ledger}", "watch=true", "poll=0.01",
+    ])  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    tasks = Evaluation(config, console).execute(lambda found: reports.append([task.checkpoint.step for task in found]))
+    assert [task.checkpoint.step for task in tasks] == [1, 3]
+    assert [scores.step for scores in read_ledger(ledger)] == [1, 3]
+    assert reports[-1] == [1, 3]
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{folders[2]} was removed by its run before it was read, and is left out" in said
+
+
+def test_without_a_watch_a_removed_checkpoint_is_an_error(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = save_checkpoint(tmp_path / "run", 1), module.open_backend
+
+    def open_of(config: Any, checkpoint: Any) -> Any:
+        shutil.rmtree(folder)
+        return opened(config, checkpoint)
+
+    monkeypatch.setattr(module, "open_backend", open_of)
+    with pytest.raises(UserError, match="cannot be"):
+        evaluate(place, tmp_path / "l", f"model={tmp_path}/run", "benchmarks=[aime24]")
+
+
+def test_a_cell_that_another_process_writes_is_refused(place: Path, tmp_path: Path, drawn: list[Request]) -> None:
+    (task, *_), _ = evaluate(place, tmp_path, "benchmarks=[aime24]")
+    drawn.clear()
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold() -> None:
+        with task.cell.claimed():
+            held.set()
+            time.sleep(600)
+
+    other = context.Process(target=hold)
+    other.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(UserError, match=f"{task.cell.folder} is being written by another"):
+            evaluate(place, tmp_path, "benchmarks=[aime24]", "samples=4")
+        evaluate(place, tmp_path, "benchmarks=[gsm8k]")  # another cell of the same ledger
+    finally:
+        other.kill()
+        other.join()
+    assert {request.key.benchmark for request in drawn} == {"gsm8k"}
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

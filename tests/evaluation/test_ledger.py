@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr.errors import UserError
-from rlvr.evaluation import ledger
-from rlvr.evaluation.ledger import ROW, SAMPLES, STALE_SECONDS, VERDICTS, Cell, Ledger, Store, gold_text, gold_value
+from rlvr.evaluation import store as module
+from rlvr.evaluation.ledger import ROW, SAMPLES, VERDICTS, Cell, Ledger, gold_text, gold_value
+from rlvr.evaluation.store import STALE_SECONDS, Store
 
 
 def sample(problem: int, index: int, completion: str | None = None) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_putting_together_gives_the_same_bytes_however_rows_came(tmp_path: Path)
 
 
 def test_many_row_groups_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "ROW_GROUP", 5)
+    monkeypatch.setattr(module, "ROW_GROUP", 5)
     test_putting_together_gives_the_same_bytes_however_rows_came(tmp_path)
     (file,) = Store(tmp_path / "a" / "samples", SAMPLES).files()
     assert pq.ParquetFile(file).num_row_groups == 5
@@ -270,6 +271,33 @@ def test_verdicts_of_lost_samples_go_with_them(tmp_path: Path) -> None:
     assert cell.mend() == [large]
     assert len(cell.verdicts.read()) == 0
     assert cell.mend() == []
+
+
+def test_killed_between_setting_samples_aside_and_dropping_their_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start finds nothing torn, and must not keep old verdicts for the answers that are drawn anew."""
+    cell = make_cell(tmp_path)
+    cell.samples.add([sample(9, 0)])
+    cell.verdicts.add([verdict(9, 0), verdict(9, 0, "two")])
+    small = cell.samples.files()[1]
+    small.write_bytes(small.read_bytes()[:-1])
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cell.mend()
+    monkeypatch.undo()
+    assert not small.exists()
+    assert cell.mend() == []
+    cell.samples.add([sample(9, 0, "another")])
+    assert "p09" not in cell.rows("one")["problem_id"].to_pylist()
+    assert (len(cell.rows("one")), len(cell.rows("two"))) == (18, 1)
+    files = cell.verdicts.files()
+    assert cell.mend() == []
+    assert cell.verdicts.files() == files  # nothing to drop, nothing to write
 
 
 def test_lost_verdicts_lose_no_sample(tmp_path: Path) -> None:

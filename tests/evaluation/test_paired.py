@@ -236,6 +236,23 @@ def test_a_candidate_equal_to_the_base_is_not_different() -> None:
     assert found[1].low < 0 < found[1].high
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_simultaneous_interval_is_never_narrower_than_the_single_one(seed: int) -> None:
+    """A benchmark of 5 problems and one of 500: one candidate differs on the small one only, so it has about 4 degrees
+    of freedom, the other has hundreds."""
+    rng = np.random.default_rng(seed)
+    strata = np.repeat(["few", "many"], [5, 500])
+    base = rng.binomial(4, 0.5, 505) / 4
+    small, large = base.copy(), np.clip(base + rng.choice([-0.25, 0, 0.25], 505), 0, 1)
+    small[:5] = rng.permutation([0, 0.25, 0.5, 0.75, 1.0])
+    large[:5] = base[:5]
+    many = compare_many(base, np.stack([small, large]), strata=strata, flips=999)
+    for together, candidate in zip(many, (small, large), strict=True):
+        alone = paired_difference(base, candidate, strata=strata)
+        assert together.low <= alone.low + 1e-12
+        assert together.high >= alone.high - 1e-12
+
+
 def test_compare_many_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match=r"expected \(C, N\)"):
         compare_many(np.zeros(3), np.zeros(3))

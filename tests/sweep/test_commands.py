@@ -1,11 +1,13 @@
 """`rlvr sweep` as it is typed: what it plans, refuses, writes and says."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from rlvr.cli import main
 from rlvr.config.compose import read_config
+from rlvr.launch.status import PREEMPTED
 from rlvr.sweep import running
 from rlvr.sweep.folder import SweepFolder
 from rlvr.sweep.plan import read_plan
@@ -140,6 +142,40 @@ def test_a_search_ends_in_the_command_that_confirms_it(here: Path, capsys: pytes
     assert len(starts(SweepFolder(here / "runs/s"))) == 1
     assert main([*command[:2], "2", *command[3:]]) == 0
     assert starts(SweepFolder(here / "runs/s")) == ["trial_000-seed0", "trial_001-seed0"]
+
+
+def test_the_command_that_a_stopped_search_prints_makes_all_its_trials(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = ["selection.keep=0.2,0.5", "run.steps=2", "run.seed=0"]
+    assert main(["sweep", "--search", "3", "--workers", "2", *space, "--name", "whole"]) == 0
+    monkeypatch.setattr(running.LocalRunner, "run", lambda *_: running.Outcome([], signal.SIGTERM))
+    assert main(["sweep", "--search", "3", "--workers", "2", *space, "--name", "s"]) == PREEMPTED
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(running, "train_command", fake_command)
+    command = capsys.readouterr().out.rsplit("go on: rlvr ", 1)[1].split()
+    assert command == ["sweep", "--from", "runs/s"]
+    assert main(command) == 0
+    found, whole = (read_plan(here / "runs" / name / "sweep.yaml") for name in ("s", "whole"))
+    assert (found.trials, found.workers, len(found.arms)) == (3, 2, 3)
+    assert found.arms == whole.arms
+    # More trials than were planned, and from the settings: both at a time as before.
+    assert main([*command, "--search", "4"]) == 0
+    assert main(["sweep", "--search", "5", *space, "--name", "s"]) == 0
+    found = read_plan(here / "runs/s/sweep.yaml")
+    assert (found.trials, found.workers, len(found.arms)) == (5, 2, 5)
+    # The folder of a package that did not keep the number.
+    text = (here / "runs/s/sweep.yaml").read_text()
+    (here / "runs/s/sweep.yaml").write_text(text.replace("trials: 5\n", "").replace("workers: 2\n", ""))
+    assert main(command) == 2
+    assert "runs/s does not say how many trials it shall have; give --search N" in capsys.readouterr().err
+
+
+def test_a_search_is_not_made_of_a_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *SMALL, "--name", "x"]) == 0
+    assert main(["sweep", "--from", "runs/x", "--search", "3"]) == 2
+    assert "runs/x is a sweep, which has no trials; leave out --search" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_sweep_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def end(folder: SweepFolder, name: str, after: float | None, **changes: object) 
     summary = {
         "accuracy_before": 0.5, "accuracy_after": after, "greedy_before": 0.5, "greedy_after": 0.99,
         "heldout_problems": 512, "steps": 20, "train_seconds": 3.0, "seed": 0, "accuracy_during": [[10, 0.7]],
+        "code": "a",
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary | changes))
 
@@ -157,10 +159,29 @@ def test_cells_of_two_versions_of_the_code_are_remarked(folder: SweepFolder, mon
 
     monkeypatch.setattr(results, "read_manifest", manifest)
     for name in read_plan_names(folder):
+        summary = folder.run(name).summary
+        summary.write_text(summary.read_text().replace('"code"', '"other"'))  # of a package that did not write it
         place = folder.run(name).checkpoints / "checkpoint-20"
         place.mkdir(parents=True)
         (place / "rlvr_state_0.pt").touch()
     assert "The cells were made by 2 versions of the code" in read_sweep(folder.path).remarks[0]
+
+
+def test_a_mixture_is_remarked_where_checkpoints_are_gone(folder: SweepFolder) -> None:
+    assert read_sweep(folder.path).remarks == []
+    for seed, value in enumerate(AFTER["random"]):
+        shutil.rmtree(folder.run(f"random-seed{seed}").path)
+        end(folder, f"random-seed{seed}", value, code="b")
+    assert "The cells were made by 2 versions of the code" in read_sweep(folder.path).remarks[0]
+
+
+def test_cells_whose_code_is_not_known_are_remarked(folder: SweepFolder) -> None:
+    for seed in (0, 2):
+        shutil.rmtree(folder.run(f"random-seed{seed}").path)
+        end(folder, f"random-seed{seed}", 0.5, code=None)
+    assert read_sweep(folder.path).remarks == [
+        "It is not known which code made 2 of 9 finished cells: random-seed0, random-seed2."
+    ]
 
 
 def test_the_page_holds_the_table_the_figures_and_no_network(folder: SweepFolder) -> None:

@@ -51,7 +51,7 @@ class Runner:
             run = self.folder.run(cell.name).path
             run.mkdir()
             value = 1 - abs(rate - 1e-3) * 50
-            (run / "summary.json").write_text(json.dumps({"accuracy_after": value, "train_seconds": 1}))
+            (run / "summary.json").write_text(json.dumps({"accuracy_after": value, "train_seconds": 1, "code": "a"}))
         return Outcome()
 
 
