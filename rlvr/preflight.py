@@ -11,6 +11,7 @@ from rlvr.config.algebra import BatchSizes, divisors
 from rlvr.config.schema import ModelSection, RunConfig
 from rlvr.data.base import Problem
 from rlvr.errors import UserError
+from rlvr.launch.variables import whole
 from rlvr.launch.world import check_launcher, is_rank
 from rlvr.model_shape import ADAPTER_BYTES, BYTES, read_shape, weight_files
 from rlvr.run_folder import RunFolder, nearest_existing
@@ -39,7 +40,7 @@ def check_launch(config: RunConfig) -> None:
 def planned_ranks(config: RunConfig) -> int:
     """Processes that a run would have: those of the launcher that started this one, else those asked for."""
     check_launcher(os.environ, config.launch, config.deepspeed)
-    return int(os.environ.get("WORLD_SIZE", "1")) if is_rank(os.environ) else config.launch.ranks or 1
+    return whole(os.environ, "WORLD_SIZE", 1) if is_rank(os.environ) else config.launch.ranks or 1
 
 
 ROWS_AT_MOST = 64

@@ -9,12 +9,12 @@
 #
 #   srun --nodes=1 --ntasks=1 --nodelist=FIRST scripts/launch_vllm_server.sh MODEL --address-file runs/x.server &
 #
-# The address file appears once the server answers, and holds the settings that `rlvr train` needs:
+# The address file appears once the server answers, goes when it ends, and holds the settings that `rlvr train` needs:
 #
 #   rlvr train rollouts.backend=vllm $(cat runs/x.server) ...
 #
 # Ends with the server's exit code; SIGTERM and SIGINT are passed on to it. A server that does not answer in time ends
-# with 1.
+# with 1, a port that is taken already with 2.
 set -u
 
 usage() {
@@ -50,15 +50,25 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+# Whoever listens there would answer in the place of ours, which takes minutes to find the port taken.
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+    echo "launch_vllm_server: port $port of this machine is taken already; choose another with --port, or end what" \
+        "listens there" >&2
+    exit 2
+fi
+
 host=${RLVR_VLLM_HOST:-$(hostname)} # how the other machines call this one
 trl vllm-serve --model "$model" --host 0.0.0.0 --port "$port" \
     --tensor_parallel_size "$tensor" --data_parallel_size "$data" "$@" &
 server=$!
 trap 'kill -TERM "$server" 2>/dev/null' TERM INT
-[ -z "$address_file" ] || rm -f "$address_file"
+if [ -n "$address_file" ]; then
+    rm -f "$address_file"
+    trap 'rm -f "$address_file" "$address_file.partial"' EXIT # nobody is to train with a server that is gone
+fi
 
 waited=0
-until curl --silent --fail --max-time 5 "http://127.0.0.1:$port/health" >/dev/null; do
+until curl --silent --fail --max-time 5 "http://127.0.0.1:$port/health" >/dev/null && kill -0 "$server" 2>/dev/null; do
     if ! kill -0 "$server" 2>/dev/null; then
         wait "$server"
         code=$?

@@ -10,12 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from rlvr.launch.status import DONE, PREEMPTED, ends, pids
+from rlvr.launch.status import DONE, PREEMPTED, ends, pids, started
 from rlvr.launch.supervisor import Outcome, outcome
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 """How long the other ranks may go on after one has failed: they wait for it, and would do so until the time-out."""
+
+FOR_SRUN = {signal.SIGTERM: signal.SIGUSR1, signal.SIGINT: signal.SIGTERM}
+"""What srun gets for a signal that came.
+
+SIGUSR1 it forwards to every task, where it asks a rank to save and end. At SIGTERM it ends its tasks with SIGKILL, on
+every node. An interrupt comes to just that, for there is nothing to save: at one SIGINT srun only reports how its
+tasks are, and at a second one within a second it kills them.
+"""
 
 
 class Signals:
@@ -44,26 +52,31 @@ class Watch:
     Args:
         process: what has started them: torch's elastic launcher, or srun.
         folder: where the ranks write their status.
-        through_starter: pass signals to `process`, which passes them on (srun); else to each rank on this machine, for
+        ranks: those that end up in `folder`.
+        through_starter: let `process`, which is srun, signal the ranks; else signal each one on this machine, for
             torch's launcher would kill them 30 seconds later.
     """
 
-    def __init__(self, process: subprocess.Popen, folder: Path, through_starter: bool) -> None:
-        self.process, self.folder, self.through_starter = process, folder, through_starter
+    def __init__(self, process: subprocess.Popen, folder: Path, ranks: range, through_starter: bool) -> None:
+        self.process, self.folder, self.ranks, self.through_starter = process, folder, ranks, through_starter
         self.told: set[tuple[int, int]] = set()
 
     def tell(self, number: int) -> None:
         """Pass a signal on, to each process once: ranks that are not there yet get it when they are."""
-        targets = {self.process.pid} if self.through_starter else pids(self.folder)
-        for pid in targets:
+        for pid in self._srun(number) if self.through_starter else pids(self.folder):
             if (pid, number) not in self.told:
                 self.told.add((pid, number))
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+                    os.kill(pid, FOR_SRUN[signal.Signals(number)] if self.through_starter else number)
+
+    def _srun(self, number: int) -> set[int]:
+        """Its process id, once all tasks understand what it forwards: before they have said their id they die of it."""
+        return {self.process.pid} if number == signal.SIGINT or started(self.folder).issuperset(self.ranks) else set()
 
     def kill(self) -> None:
         """End everything at once."""
-        self.process.terminate()  # it ends what it has started: nobody is left behind that had no time to say its id
+        # It ends what it has started, srun on every node: nobody is left behind that had no time to say its id.
+        self.process.terminate()
         for pid in pids(self.folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -105,7 +118,7 @@ def run_once(
         through_starter: as in `Watch`.
     """
     process = subprocess.Popen(command, env=dict(environment), start_new_session=True)
-    watch = Watch(process, folder, through_starter)
+    watch = Watch(process, folder, ranks, through_starter)
     try:
         code = watch.wait(signals)
     except BaseException:

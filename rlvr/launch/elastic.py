@@ -7,13 +7,24 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from rlvr.launch.status import CRASHED, DONE, REFUSED, End, follow_parent, write_end
+from rlvr.launch.status import CRASHED, DONE, REFUSED, End, follow_parent, leave_end
+
+
+def _not_met(values: Mapping[str, Any], error: RuntimeError) -> str:
+    reason = " ".join(str(error).splitlines()[0].split())
+    return (
+        f"the {values['nodes']} nodes did not meet at {values['address']}:{values['port']} within "
+        f"launch.timeout_seconds={values['timeout_seconds']}: {reason}; see that the command runs on all of them and "
+        "that the port is free and reachable"
+    )
 
 
 def main(plan: Path) -> int:
-    """Start the ranks of this node and wait for them; 0 if all ended well, else 1."""
+    """Start the ranks of this node and wait for them; 0 if all ended well, 2 if one was refused, else 1."""
     quiet = "TORCH_CPP_LOG_LEVEL" not in os.environ
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # read when torch is loaded; the ranks keep their warnings
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -40,17 +51,13 @@ def main(plan: Path) -> int:
     )
     try:
         elastic_launch(config, sys.executable)(*values["command"])
-    except (ChildFailedError, SignalException):
+    except ChildFailedError as error:  # a rank on a full disk can say no more than its exit code
+        return REFUSED if any(one.exitcode == REFUSED for one in error.failures.values()) else CRASHED
+    except SignalException:
         return CRASHED
     except RuntimeError as error:  # of the rendezvous: no rank was ever started
-        reason = " ".join(str(error).splitlines()[0].split())
-        message = (
-            f"the {values['nodes']} nodes did not meet at {values['address']}:{values['port']} within "
-            f"launch.timeout_seconds={values['timeout_seconds']}: {reason}; see that the command runs on all "
-            "of them and that the port is free and reachable"
-        )
-        write_end(plan.parent, values["node_rank"] * values["processes"], End(REFUSED, message))
-        return CRASHED
+        leave_end(plan.parent, values["node_rank"] * values["processes"], End(REFUSED, _not_met(values, error)))
+        return REFUSED
     return DONE
 
 

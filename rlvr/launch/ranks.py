@@ -5,7 +5,8 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from rlvr.config.compose import write_config
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
 from rlvr.launch.children import Signals, run_once
+from rlvr.launch.manner import Claim, folder_settings
 from rlvr.launch.network import check_network, choose_interface
 from rlvr.launch.section import LaunchSection
-from rlvr.launch.slurm import job_restarts, srun_command
+from rlvr.launch.slurm import check_srun, job_record, job_restarts, srun_command
 from rlvr.launch.status import CRASHED, PARENT, REFUSED, STATUS_DIR, log_file
-from rlvr.launch.supervisor import RESUME, Outcome, supervise
+from rlvr.launch.supervisor import Outcome, supervise
 from rlvr.preflight import check_tracking, run_sizes
+from rlvr.resume import AUTO
 from rlvr.run_folder import RunFolder
 
 LOGS = "ranks"
@@ -57,7 +60,8 @@ class Job:
         config: the resolved configuration; gets its name here, which all ranks share.
 
     Raises:
-        UserError: if the sizes do not divide, the data cannot be read, or an address is missing.
+        UserError: if the sizes do not divide, the data cannot be read, an address or srun is missing, or the disk
+            refuses.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -65,6 +69,8 @@ class Job:
 
         self.config, self.launch, self.signals = config, config.launch, Signals()
         self.slurm = self.launch.kind == "slurm"
+        if self.slurm:
+            check_srun()
         self.count = (self.launch.processes or 1) * self.launch.nodes
         self.node = 0 if self.slurm else _node_rank(config)
         check_tracking(config)
@@ -72,17 +78,14 @@ class Job:
         config.data.train()
         name_run(config, 1 if self.slurm else self.launch.nodes)
         self.folder = RunFolder(Path(config.run.dir) / str(config.run.name))
-        # A folder that holds something and is not to be replaced is somebody's: no restart may replace it either.
-        self.may_replace = config.run.overwrite or not _holds_something(self.folder.path)
         self.stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
         self.staging = self.folder.path.parent / f".launch-{self.folder.path.name}-{self.stamp}-{self.node}"
-        try:
+        self.logs_stay = False
+        with _made(self.staging):
             self.staging.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.staging} cannot be made ({error.strerror}); set run.dir to a writable folder"
-            ) from None
-        write_config(config, self.staging / "config.yaml")
+            write_config(config, self.staging / "config.yaml")
+            record = job_record(self.folder.path) if self.slurm else None
+            self.claim = Claim(self.folder, record, again=self.slurm and job_restarts() > 0)
 
     @property
     def ranks(self) -> range:
@@ -91,15 +94,17 @@ class Job:
         return range(self.count) if self.slurm else range(self.node * each, (self.node + 1) * each)
 
     def newest_step(self) -> int | None:
-        """Step of the newest complete checkpoint."""
-        found = self.folder.newest_checkpoint()
+        """Step of the newest complete checkpoint; what a run is to replace, or may not touch, does not count."""
+        own = bool(self.config.run.resume) or self.claim.begun
+        found = self.folder.newest_checkpoint() if own else None
         return None if found is None else int(found.name.rsplit("-", 1)[1])
 
     def start(self, starts: int) -> Outcome:
         """Start the ranks once, and wait for their end."""
         status = self.staging / str(starts)
-        status.mkdir()
-        command = ["-m", "rlvr.cli", "train", "--from", str(self.staging / "config.yaml"), *self._manner(starts)]
+        with _made(status):
+            status.mkdir()
+        command = ["-m", "rlvr.cli", "train", "--from", str(self.staging / "config.yaml"), *self._manner()]
         environment = {**os.environ, STATUS_DIR: str(status.absolute()), PARENT: str(os.getpid())}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (self.launch.processes or 1))))
         if self.slurm:
@@ -121,20 +126,23 @@ class Job:
 
     def clean(self) -> None:
         """Take away what only the ranks needed."""
-        shutil.rmtree(self.staging, ignore_errors=True)
+        if not self.logs_stay:
+            shutil.rmtree(self.staging, ignore_errors=True)
 
-    def _manner(self, starts: int) -> list[str]:
-        """How a start treats what is in the run folder."""
+    def _manner(self) -> list[str]:
+        """How the next start treats what is in the run folder; takes away what would be in its way."""
         run = self.config.run
-        asked = str(run.resume).lower() if isinstance(run.resume, bool) else f"'{run.resume}'"  # auto, or a path
-        if starts == 0 and not (self.slurm and job_restarts()):
-            return [f"run.resume={asked}", f"run.overwrite={str(run.overwrite).lower()}"]
+        if not self.claim.begun or run.resume is True or run.resume == AUTO:
+            return folder_settings(run.resume, run.overwrite)
         if self.newest_step() is not None:
-            return [RESUME]
-        # Without a checkpoint of its own yet, the run begins as it began: with the weights of the path it was given.
-        begins = [f"run.resume={asked}"] if isinstance(run.resume, str) else []
-        made = _holds_something(self.folder.path) and self.folder.config.exists()
-        return [*begins, *(["run.overwrite=true"] if made and (self.may_replace or self.slurm) else [])]
+            return folder_settings(True, False)
+        if not run.resume:
+            return folder_settings(False, True)
+        # Without a checkpoint of its own yet the run begins as it began, with the weights of the path it was given;
+        # that wants an empty folder, and cannot ask for one with run.overwrite. The other nodes leave it to the first.
+        if self.claim.alone and self.node == 0:
+            self.folder.remove()
+        return folder_settings(run.resume, False)
 
     def _plan(self, status: Path, command: Sequence[str]) -> Path:
         """What `rlvr/launch/elastic.py` is to do, as a file."""
@@ -145,7 +153,8 @@ class Job:
             "processes": launch.processes or 1, "timeout_seconds": launch.timeout_seconds, "command": list(command),
             "address": "127.0.0.1" if alone else launch.main_address, "port": launch.main_port or _free_port(),
         }  # fmt: skip
-        path.write_text(json.dumps(values))
+        with _made(path):
+            path.write_text(json.dumps(values))
         return path
 
     def _show_failed(self, status: Path, failed: Sequence[int]) -> None:
@@ -159,17 +168,35 @@ class Job:
         say(f"ranks that crashed or were ended: {others or 'none said so'}")
 
     def _keep_logs(self, status: Path, starts: int) -> None:
-        """The ranks' logs into the run folder, if there is one."""
+        """The ranks' logs into the run folder, once it is one; else the first node may have taken it away again."""
         found = sorted(status.glob("rank_*.log"))
-        if not found or not self.folder.path.is_dir():
+        if not found or not self.folder.config.exists():
             return
-        self.logs(starts).mkdir(parents=True, exist_ok=True)
-        for path in found:
-            shutil.move(path, self.logs(starts) / path.name)
+        try:
+            self.logs(starts).mkdir(parents=True, exist_ok=True)
+            for path in found:
+                shutil.move(path, self.logs(starts) / path.name)
+        except OSError as error:
+            self.logs_stay = True
+            say(
+                f"{self.logs(starts)} cannot be written to ({error.strerror}); what the ranks printed stays in {status}"
+            )
 
 
-def _holds_something(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
+@contextmanager
+def _made(path: Path) -> Iterator[None]:
+    """Around the making of a file or folder; nothing of it is left where that fails.
+
+    Raises:
+        UserError: if the disk refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise UserError(
+            f"{path} cannot be made ({error.strerror}); set run.dir to a writable folder with room"
+        ) from None
 
 
 def _free_port() -> int:

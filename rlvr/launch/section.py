@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rlvr.errors import UserError
 
 KINDS = ("local", "slurm")
+LAST_PORT = 65535
 
 
 @dataclass
@@ -45,6 +46,8 @@ class LaunchSection:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise UserError(f"launch.{name} is {value}; expected a whole number of at least {bound}")
+        if self.main_port is not None and self.main_port > LAST_PORT:
+            raise UserError(f"launch.main_port is {self.main_port}; expected a port from 1 to {LAST_PORT}, e.g. 29500")
         if self.node_rank is not None and self.node_rank >= self.nodes:
             raise UserError(
                 f"launch.node_rank is {self.node_rank} of launch.nodes={self.nodes}; expected 0 to {self.nodes - 1}"

@@ -16,7 +16,9 @@ from rlvr.config.compose import write_config
 from rlvr.config.convert import build
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
+from rlvr.launch.manner import folder_settings
 from rlvr.launch.section import LaunchSection
+from rlvr.launch.variables import whole
 
 JOB = "RLVR_SLURM_JOB"
 """Set by the script: the `rlvr train` in it starts ranks with srun instead of submitting once more."""
@@ -62,12 +64,42 @@ def read_site(path: Path) -> Site:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"launch.site={path} cannot be read: {' '.join(str(error).split())}") from None
     site: Site = build(Site, {} if values is None else values, str(path))
+    try:
+        site.gpus.format(processes=1)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+        raise UserError(
+            f"launch.site={path} has gpus: {site.gpus!r}; expected no braces but {{processes}}, which becomes the "
+            "processes of a node, e.g. --gpus-per-node={processes}"
+        ) from None
     return site
 
 
 def job_restarts() -> int:
     """How often Slurm has put this job back into the queue and started it again."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return whole(os.environ, "SLURM_RESTART_COUNT")
+
+
+def job_record(place: Path) -> Path | None:
+    """A file for what has to outlive this start of the job, beside its script; None outside a job.
+
+    Args:
+        place: the run folder.
+    """
+    number = os.environ.get("SLURM_JOB_ID")
+    return place.with_name(f"{place.name}.slurm") / f"found-{number}.json" if number else None
+
+
+def check_srun() -> None:
+    """Whether there is an srun.
+
+    Raises:
+        UserError: if not.
+    """
+    if shutil.which("srun") is None:
+        raise UserError(
+            "srun is not on PATH, and launch=slurm starts the ranks of a job with it; hand the script to sbatch, or "
+            "leave launch=slurm out to train on this machine"
+        )
 
 
 def srun_command(launch: LaunchSection, command: Sequence[str]) -> list[str]:
@@ -91,7 +123,7 @@ def render(config: RunConfig, site: Site, folder: Path) -> str:
     chosen = {"partition": site.partition, "account": site.account, "time": site.time}
     options = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
     options += [site.gpus.format(processes=each)] if site.gpus else []
-    flags = [f"run.{name}={str(getattr(config.run, name)).lower()}" for name in ("resume", "overwrite")]
+    flags = folder_settings(config.run.resume, config.run.overwrite)
     command = [sys.executable, "-m", "rlvr.cli", "train", "--from", str(folder.absolute() / "config.yaml"), *flags]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=config.run.name,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
-from rlvr.launch.status import DONE, STATUS_DIR, end_soon, own_rank, reporting
+from rlvr.launch.status import DONE, STATUS_DIR, end_soon, flush, own_rank, reporting
 from rlvr.launch.world import adopt_slurm, check_launcher, is_rank
 
 
@@ -75,7 +75,7 @@ def _as_rank(read: Callable[[], RunConfig]) -> int:
             raise
         print(f"rlvr: {lost}", file=sys.stderr)
     finally:
-        sys.stdout.flush()
+        flush()
         if STATUS_DIR in os.environ:
             end_soon(code)
     return code

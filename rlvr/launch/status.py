@@ -3,9 +3,11 @@
 torchrun makes 1 of every exit code, so each rank writes its own into a folder. Nothing here imports torch.
 """
 
+import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlvr.errors import UserError
+from rlvr.launch.variables import whole
 
 STATUS_DIR = "RLVR_STATUS_DIR"
 """Folder for the files of this module, set by the launcher."""
@@ -48,7 +51,7 @@ class End:
 
 def own_rank() -> int:
     """This process among those of its job."""
-    return int(os.environ.get("RANK", "0"))
+    return whole(os.environ, "RANK")
 
 
 def _write(path: Path, values: dict[str, object]) -> None:
@@ -67,16 +70,31 @@ def write_end(folder: Path, rank: int, end: End) -> None:
     _write(folder / f"{rank}.end", {"code": end.code, "message": end.message})
 
 
+def leave_end(folder: Path, rank: int, end: End) -> None:
+    """How a rank ended, and where the disk refuses to take it what it had to say, on its own terminal."""
+    try:
+        write_end(folder, rank, end)
+    except OSError:
+        if end.message:
+            with contextlib.suppress(OSError):
+                os.write(_terminal, f"rlvr: {end.message}\n".encode())
+
+
 def ends(folder: Path) -> dict[int, End]:
     """How the ranks ended that did say so."""
     return {rank: End(**values) for rank, values in _read(folder, "end").items()}  # type: ignore[arg-type]
 
 
+def started(folder: Path) -> set[int]:
+    """Ranks that have said that they are there."""
+    return {int(path.stem) for path in folder.glob("*.pid")}
+
+
 def pids(folder: Path) -> set[int]:
     """Process ids of the ranks on this machine that have not said their end."""
     over, here = ends(folder), socket.gethostname()
-    started = _read(folder, "pid")
-    return {int(str(at["pid"])) for rank, at in started.items() if at["host"] == here and rank not in over}
+    found = _read(folder, "pid")
+    return {int(str(at["pid"])) for rank, at in found.items() if at["host"] == here and rank not in over}
 
 
 def log_file(folder: Path, rank: int) -> Path:
@@ -84,10 +102,15 @@ def log_file(folder: Path, rank: int) -> Path:
     return folder / f"rank_{rank:04d}.log"
 
 
-def _redirect() -> None:
+_terminal = 2
+"""Where this process says what no file can take: its first stderr."""
+
+
+def _redirect(path: Path) -> None:
     """Both streams of this process into its log, those of libraries and of C as well."""
-    path = log_file(Path(os.environ[STATUS_DIR]), own_rank())
+    global _terminal
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _terminal = os.dup(2)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
@@ -115,25 +138,48 @@ def end_soon(code: int, seconds: float = EXIT_SECONDS) -> None:
     timer.start()
 
 
+def flush() -> None:
+    """What was printed goes out. What a full disk does not take is let go: Python would end with another exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _begin(folder: Path, rank: int) -> None:
+    """The first files of a rank.
+
+    Raises:
+        UserError: if they cannot be written.
+    """
+    try:
+        if rank > 0:
+            _redirect(log_file(folder, rank))
+        _write(folder / f"{rank}.pid", {"pid": os.getpid(), "host": socket.gethostname()})
+    except OSError as error:
+        raise UserError(
+            f"rank {rank} cannot write to {folder} ({error.strerror}); make room, or set run.dir to a folder that all "
+            "nodes can write to"
+        ) from None
+    follow_parent()
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Around everything that a rank does: its end is written down, whatever it is.
 
     A `UserError` becomes exit code 2: the launcher says it, once for all ranks.
     """
-    folder = Path(os.environ[STATUS_DIR]) if STATUS_DIR in os.environ else None
-    if folder is not None:
-        if own_rank() > 0:
-            _redirect()
-        _write(folder / f"{own_rank()}.pid", {"pid": os.getpid(), "host": socket.gethostname()})
-        follow_parent()
+    folder, rank = Path(os.environ[STATUS_DIR]) if STATUS_DIR in os.environ else None, own_rank()
     end = End(CRASHED)
     try:
+        if folder is not None:
+            _begin(folder, rank)
         yield
         end = End(DONE)
     except UserError as error:
         end = End(REFUSED, str(error))
-        if folder is not None or (isinstance(error, Disagreement) and own_rank() > 0):
+        if folder is not None or (isinstance(error, Disagreement) and rank > 0):
             raise SystemExit(REFUSED) from None
         raise
     except KeyboardInterrupt:
@@ -144,4 +190,4 @@ def reporting() -> Iterator[None]:
         raise
     finally:
         if folder is not None:
-            write_end(folder, own_rank(), end)
+            leave_end(folder, rank, end)

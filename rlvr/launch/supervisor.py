@@ -5,9 +5,6 @@ from dataclasses import dataclass
 
 from rlvr.launch.status import CRASHED, DONE, INTERRUPTED, PREEMPTED, REFUSED, End
 
-RESUME = "run.resume=true"
-"""How a start goes on from the newest checkpoint of its run folder."""
-
 TERMINATED = 143
 """Exit code after SIGTERM where the ranks did not save: 128 + 15."""
 
@@ -35,16 +32,16 @@ def outcome(ends: dict[int, End], ranks: range, code: int, interrupted: bool, te
     Args:
         ends: by rank.
         ranks: those that were started.
-        code: exit code of what started them, which knows no more than 0 or not.
+        code: exit code of what started them, which knows no more than 0 or not, and perhaps that one was refused.
         interrupted: whether SIGINT came.
         terminated: whether SIGTERM came.
     """
-    refused = [end.message for _, end in sorted(ends.items()) if end.code == REFUSED]
+    refused = next((end.message for _, end in sorted(ends.items()) if end.code == REFUSED and end.message), "")
     codes = {end.code for end in ends.values()}
     if interrupted:
         return Outcome(INTERRUPTED)
-    if refused:
-        return Outcome(REFUSED, next((message for message in refused if message), "a rank ended with exit code 2"))
+    if REFUSED in codes or code == REFUSED:  # the disk may have been too full for a rank to write down why
+        return Outcome(REFUSED, refused or "a rank ended with exit code 2; what it said stands above, or in its log")
     failed = tuple(rank for rank in ranks if rank not in ends or ends[rank].code not in (DONE, PREEMPTED))
     if PREEMPTED in codes and codes <= {DONE, PREEMPTED}:
         return Outcome(PREEMPTED)

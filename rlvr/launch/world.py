@@ -6,6 +6,8 @@ from typing import Any
 
 from rlvr.errors import UserError
 from rlvr.launch.section import LaunchSection
+from rlvr.launch.status import STATUS_DIR
+from rlvr.launch.variables import whole
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 FIRST_PORT, PORTS = 20000, 20000
@@ -17,11 +19,20 @@ def _on(environment: Mapping[str, str], name: str) -> bool:
 
 
 def in_srun(environment: Mapping[str, str]) -> bool:
-    """Whether srun started this process as one of several; the script of a job itself is none of them."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS") or (
-        environment.get("SLURM_NTASKS", "1") if "SLURM_STEP_ID" in environment else "1"
-    )
-    return "SLURM_PROCID" in environment and int(tasks) > 1
+    """Whether srun started this process as a rank; the script of a job is none, nor is a shell that is a task alone.
+
+    A task alone is a rank where `rlvr train` has it started, which tells its ranks where to leave their status.
+    """
+    if "SLURM_PROCID" not in environment:
+        return False
+    in_step = "SLURM_STEP_ID" in environment
+    return (in_step and STATUS_DIR in environment) or _tasks(environment, in_step) > 1
+
+
+def _tasks(environment: Mapping[str, str], in_step: bool) -> int:
+    """Of the step; the job's number where a step does not say its own."""
+    job = whole(environment, "SLURM_NTASKS", 1) if in_step else 1
+    return whole(environment, "SLURM_STEP_NUM_TASKS", job)
 
 
 def is_rank(environment: Mapping[str, str]) -> bool:
@@ -41,15 +52,15 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
     """Set what torch reads, RANK and the rest, from what srun sets; nothing where RANK is set already."""
     if "RANK" in environment or not in_srun(environment):
         return
-    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"]
-    nodes = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES", "1")
+    tasks = _tasks(environment, in_step=True)
+    nodes = whole(environment, "SLURM_STEP_NUM_NODES", whole(environment, "SLURM_NNODES", 1))
     hosts = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "127.0.0.1")
-    job = int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))
+    job = whole(environment, "SLURM_JOB_ID") + whole(environment, "SLURM_STEP_ID")
     found = {
         "RANK": environment["SLURM_PROCID"],
-        "WORLD_SIZE": tasks,
+        "WORLD_SIZE": str(tasks),
         "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),
-        "LOCAL_WORLD_SIZE": str(int(tasks) // int(nodes)),
+        "LOCAL_WORLD_SIZE": str(tasks // max(1, nodes)),
         "MASTER_ADDR": first_host(hosts),
         "MASTER_PORT": str(FIRST_PORT + job % PORTS),
     }
@@ -59,8 +70,8 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
 
 def node_count(environment: Mapping[str, str]) -> int:
     """Machines of the job, as far as the launcher says."""
-    world = int(environment.get("WORLD_SIZE", "1"))
-    return max(1, world // max(1, int(environment.get("LOCAL_WORLD_SIZE", world))))
+    world = whole(environment, "WORLD_SIZE", 1)
+    return max(1, world // max(1, whole(environment, "LOCAL_WORLD_SIZE", world)))
 
 
 def check_launcher(environment: Mapping[str, str], section: LaunchSection, deepspeed: Mapping[str, Any]) -> None:
@@ -110,7 +121,7 @@ def _check_ranks(environment: Mapping[str, str], section: LaunchSection) -> None
             f"RANK is {environment['RANK']}, but {', '.join(missing)} is not set; torchrun and srun set all of "
             f"{', '.join(RANK_VARIABLES)}: start with one of them, or unset RANK and use launch.processes=N"
         )
-    world, rank = int(environment["WORLD_SIZE"]), int(environment["RANK"])
+    world, rank, _ = (whole(environment, name) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
     if not 0 <= rank < world:
         raise UserError(f"RANK is {rank} and WORLD_SIZE {world}; expected a rank from 0 to {world - 1}")
     if section.ranks is not None and section.ranks != world:

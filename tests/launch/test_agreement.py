@@ -50,6 +50,7 @@ class Qwen3ForCausalLM:
     ("model", "stage", "ranks"),
     [
         (Qwen3ForCausalLM(), None, 1),
+        (DistributedDataParallel(), None, 1),  # a launcher's only rank
         (DistributedDataParallel(), None, 2),
         (DeepSpeedEngine(0), 0, 1),
         (DeepSpeedEngine(3), 3, 2),
@@ -63,6 +64,7 @@ def test_the_engine_that_was_asked_for(model: Any, stage: int | None, ranks: int
     ("model", "stage", "ranks", "said"),
     [
         (DistributedDataParallel(), 2, 2, "engine DistributedDataParallel instead of DeepSpeedEngine with ZeRO-2"),
+        (DistributedDataParallel(), 2, 1, "engine DistributedDataParallel instead of DeepSpeedEngine with ZeRO-2"),
         (DeepSpeedEngine(2), 3, 2, "engine DeepSpeedEngine with ZeRO-2 instead of DeepSpeedEngine with ZeRO-3"),
         (DeepSpeedEngine(2), None, 2, "engine DeepSpeedEngine with ZeRO-2 instead of DistributedDataParallel"),
         (Qwen3ForCausalLM(), None, 2, "engine no engine instead of DistributedDataParallel"),

@@ -1,5 +1,6 @@
 """Ranks as processes: watched, signalled, ended; small scripts stand in for training."""
 
+import argparse
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.launch.children import Signals, Watch, run_once
+from rlvr.launch.ranks import _free_port
 from rlvr.launch.status import CRASHED, DONE, INTERRUPTED, PREEMPTED, REFUSED, STATUS_DIR, ends, log_file, pids
 from rlvr.launch.supervisor import TERMINATED, Outcome
 from tests.source import ROOT
@@ -29,9 +31,13 @@ sys.exit(1 if any([rank.wait() for rank in ranks]) else 0)
 """
 """Like torch's launcher: ranks in sessions of their own, and 1 for whatever they say."""
 
+SRUN = ROOT / "tests" / "launch" / "fake_srun.py"
+
 RANK = """
-import os, signal, sys, time
+import errno, os, signal, sys, time
+os.environ.setdefault("RANK", os.environ.get("SLURM_PROCID", ""))
 from rlvr.errors import UserError
+from rlvr.launch import status
 from rlvr.launch.status import Disagreement, reporting
 rank = int(os.environ["RANK"])
 def train():
@@ -41,7 +47,8 @@ with reporting():
 """
 
 PREEMPTIBLE = """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: sys.exit(75))
     open(f"ready{rank}", "w").close()
     time.sleep(60)
 """
@@ -49,16 +56,20 @@ PREEMPTIBLE = """
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run two ranks with the given body; the outcome, and where their status is."""
+    """Run two ranks with the given body, by srun or else; the outcome, and where their status is."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "RANK"))]:
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     status = tmp_path / "status"
     status.mkdir()
     (tmp_path / "starter.py").write_text(STARTER)
 
-    def run(body: str, signals: Signals | None = None) -> tuple[Outcome, Path]:
+    def run(body: str, signals: Signals | None = None, srun: bool = False) -> tuple[Outcome, Path]:
         (tmp_path / "rank.py").write_text(RANK.format(body=textwrap.indent(textwrap.dedent(body), "    ")))
         environment = {**os.environ, "PYTHONPATH": str(ROOT), STATUS_DIR: str(status)}
-        return run_once([sys.executable, "starter.py"], environment, status, range(2), signals or Signals()), status
+        starter = [str(SRUN), "--ntasks=2", sys.executable, "rank.py"] if srun else ["starter.py"]
+        command = [sys.executable, *starter]
+        return run_once(command, environment, status, range(2), signals or Signals(), through_starter=srun), status
 
     return run
 
@@ -121,6 +132,89 @@ def test_sigterm_goes_to_every_rank_and_75_comes_back(start, tmp_path: Path) -> 
     with signalled(signal.SIGTERM, tmp_path) as signals:
         ended, _ = start(PREEMPTIBLE, signals)
     assert ended == Outcome(PREEMPTED)
+
+
+def test_srun_forwards_what_asks_its_ranks_to_save(start, tmp_path: Path) -> None:
+    with signalled(signal.SIGTERM, tmp_path) as signals:
+        ended, status = start(PREEMPTIBLE, signals, srun=True)
+    assert ended == Outcome(PREEMPTED)
+    assert {end.code for end in ends(status).values()} == {PREEMPTED}
+
+
+def test_an_interrupt_ends_what_srun_has_started(
+    start, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch.wait, "__defaults__", (60.0,))
+    began = time.monotonic()
+    with signalled(signal.SIGINT, tmp_path) as signals:
+        ended, _ = start("open(f'ready{rank}', 'w').close()\ntime.sleep(60)", signals, srun=True)
+    assert ended.code == INTERRUPTED
+    assert capfd.readouterr().err == "srun: forcing job termination\n", "one SIGINT to srun only reports"
+    assert time.monotonic() - began < 50
+
+
+def test_srun_is_told_once_every_task_can_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    process = argparse.Namespace(pid=7)
+    watch = Watch(process, tmp_path, range(2), through_starter=True)  # type: ignore[arg-type]
+    for rank in range(2):
+        watch.tell(signal.SIGTERM)
+        assert sent == []
+        (tmp_path / f"{rank}.pid").touch()
+    for _ in range(2):
+        watch.tell(signal.SIGTERM)
+    assert sent == [(7, signal.SIGUSR1)]
+
+
+FULL = """
+    def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    status._write = full
+"""
+
+
+def test_a_message_that_no_disk_takes_is_said_on_the_terminal(start, capfd: pytest.CaptureFixture[str]) -> None:
+    body = textwrap.dedent(FULL) + "if rank == 1: raise UserError('no room for step 4')"
+    ended, _ = start(body)
+    assert (ended.code, ended.failed) == (CRASHED, (0, 1))
+    assert capfd.readouterr().err == "rlvr: no room for step 4\n"
+
+
+@pytest.mark.parametrize(("rank", "log"), [("0", False), ("1", True)])
+def test_the_exit_code_of_a_rank_outlives_a_full_disk(rank: str, log: bool, tmp_path: Path) -> None:
+    body = textwrap.indent(textwrap.dedent(FULL) + "raise UserError('no room for step 4')", "    ")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), STATUS_DIR: str(tmp_path), "RANK": rank}
+    done = subprocess.run(
+        [sys.executable, "-c", RANK.format(body=body)], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (REFUSED, "rlvr: no room for step 4\n")
+    assert log_file(tmp_path, 1).exists() is log
+
+
+def test_a_rank_that_cannot_write_its_first_file_is_refused(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), STATUS_DIR: str(tmp_path / "none"), "RANK": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", RANK.format(body="    pass")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == REFUSED
+    assert done.stderr.startswith(f"rlvr: rank 0 cannot write to {tmp_path / 'none'} (No such file or directory)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [REFUSED, CRASHED])
+def test_torchs_launcher_tells_a_refusal_from_a_crash(code: int, tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(f"import os, sys; sys.exit({code} if os.environ['RANK'] == '1' else 0)")
+    plan = {
+        "name": "x", "nodes": 1, "node_rank": 0, "processes": 2, "timeout_seconds": 60, "address": "127.0.0.1",
+        "port": _free_port(), "command": [str(tmp_path / "rank.py")],
+    }  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "rlvr.launch.elastic", str(tmp_path / "plan.json")], env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
 
 
 def test_ranks_that_do_not_know_sigterm_die_of_it(start, tmp_path: Path) -> None:

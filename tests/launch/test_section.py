@@ -25,6 +25,8 @@ def test_processes_are_counted_on_every_node(values: dict[str, Any], ranks: int 
         ({"nodes": 0}, "launch.nodes is 0"),
         ({"timeout_seconds": 0}, "launch.timeout_seconds is 0"),
         ({"max_restarts": -1}, "launch.max_restarts is -1; expected a whole number of at least 0"),
+        ({"main_port": 0}, "launch.main_port is 0; expected a whole number of at least 1"),
+        ({"main_port": 65536}, "launch.main_port is 65536; expected a port from 1 to 65535, e.g. 29500"),
         ({"nodes": 2, "node_rank": 2}, "launch.node_rank is 2 of launch.nodes=2; expected 0 to 1"),
     ],
 )

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from rlvr.cli import main
-from rlvr.config.compose import read_config
+from rlvr.config.compose import compose, read_config, write_config
 from rlvr.errors import UserError
 from rlvr.launch.section import LaunchSection
-from rlvr.launch.slurm import JOB, TEMPLATE, Site, read_site, srun_command
+from rlvr.launch.slurm import JOB, TEMPLATE, Site, read_site, render, srun_command
+from rlvr.run_folder import RunFolder
+from tests.source import ROOT
 
 SITE = """
 partition: long
@@ -119,6 +121,40 @@ def test_a_site_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         read_site(Path("site.yaml"))
 
 
+@pytest.mark.parametrize("gpus", ["--gres=gpu:{type}:8", "--gres=gpu:{}", "--gpus={", "--gpus={processes.x}"])
+def test_a_line_with_other_braces_is_refused(gpus: str, commands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(commands, "sbatch", "touch asked")
+    Path("site.yaml").write_text(f"gpus: '{gpus}'")
+    assert submit("launch.site=site.yaml") == 2
+    said = capsys.readouterr().err
+    assert f"launch.site=site.yaml has gpus: {gpus!r}; expected no braces but {{processes}}" in said
+    assert not Path("asked").exists()
+
+
+@pytest.mark.parametrize("path", ["/scratch/Alice/x/checkpoint-8", "/a b/lr=1e-6,x/it's \\'/$HOME/checkpoint-8"])
+def test_a_path_to_go_on_from_reaches_the_job_as_it_is(path: str, commands: Path) -> None:
+    config = compose(["launch=slurm", "run.name=x"])
+    config.run.resume = path
+    Path("x.slurm").mkdir()
+    write_config(config, Path("x.slurm/config.yaml"))
+    lines = [line for line in render(config, Site(), Path("x.slurm")).splitlines() if "rlvr.cli" in line]
+    add(commands, "show", 'printf "%s\\0" "$@"')
+    shown = subprocess.run(["bash", "-c", f"show {lines[0].removesuffix('&')}"], capture_output=True, text=True)
+    given = shown.stdout.split("\0")[:-1]
+    source = Path(given[given.index("--from") + 1])
+    assert read_config(source, given[given.index("--from") + 2 :]).run.resume == path
+
+
+def test_a_job_without_srun_says_so(
+    commands: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(JOB, "1")
+    monkeypatch.setenv("PATH", str(commands))
+    assert submit() == 2
+    assert "srun is not on PATH, and launch=slurm starts the ranks of a job with it" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_srun_starts_a_task_for_each_rank() -> None:
     assert srun_command(LaunchSection(processes=8, nodes=4), ["python", "x"]) == [
         "srun", "--nodes=4", "--ntasks=32", "--ntasks-per-node=8", "--kill-on-bad-exit=1", "python", "x",
@@ -153,33 +189,43 @@ def test_sigterm_reaches_the_run_and_its_code_is_waited_for(commands: Path) -> N
     assert Path("requeued").read_text() == "requeue 4711\n"
 
 
-FAKE_SRUN = """
-import os, subprocess, sys
-options = dict(text.removeprefix("--").split("=") for text in sys.argv[1:] if text.startswith("--") and "=" in text)
-command = sys.argv[1 + sum(text.startswith("--") for text in sys.argv[1:6]):]
-tasks = int(options["ntasks"])
-shared = {"SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "localhost"}
-ranks = [
-    subprocess.Popen(command, env={**os.environ, **shared, "SLURM_STEP_ID": "0", "SLURM_PROCID": str(r), "SLURM_LOCALID": str(r)})
-    for r in range(tasks)
-]
-sys.exit(max(rank.wait() for rank in ranks))
-"""  # noqa: E501
+def in_job(commands: Path, *settings: str) -> subprocess.Popen:
+    """The script of a run as Slurm would run it, with a stand-in for srun."""
+    add(commands, "srun", f'exec {sys.executable} {ROOT}/tests/launch/fake_srun.py "$@"')
+    add(commands, "scontrol", 'echo "$@" >> requeued')
+    small = ["launch.nodes=1", "rollouts.prompts=8", "evaluation.problems=8"]
+    assert submit("launch.submit=false", *small, *settings) == 0
+    environment = {**os.environ, "SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.Popen(
+        ["bash", "runs/x.slurm/job.sh"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_job_trains_through_srun(commands: Path) -> None:
-    """The script as Slurm would run it, with an srun that starts two tasks here."""
-    (commands / "fake_srun.py").write_text(FAKE_SRUN)
-    add(commands, "srun", f'exec {sys.executable} {commands}/fake_srun.py "$@"')
-    settings = ["launch.nodes=1", "launch.processes=2", "run.steps=1", "rollouts.prompts=8", "evaluation.problems=8"]
-    assert submit("launch.submit=false", *settings) == 0
-    environment = {**os.environ, "SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    done = subprocess.run(["bash", "runs/x.slurm/job.sh"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 processes; what all but the first print is in" in done.stderr
-    assert len(list(Path("runs/x/checkpoints/checkpoint-1").glob("rlvr_state_*.pt"))) == 2
-    assert len(list(Path("runs/x/ranks").glob("*/rank_0001.log"))) == 1
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_job_trains_through_srun(tasks: int, commands: Path) -> None:
+    process = in_job(commands, f"launch.processes={tasks}", "run.steps=1")
+    out, error = process.communicate()
+    assert process.returncode == 0, out + error
+    assert ("2 processes; what all but the first print is in" in error) is (tasks == 2)
+    assert len(list(Path("runs/x/checkpoints/checkpoint-1").glob("rlvr_state_*.pt"))) == tasks
+    assert len(list(Path("runs/x/ranks").glob("*/rank_0001.log"))) == tasks - 1
     assert sorted(path.name for path in Path("runs").iterdir()) == ["x", "x.slurm"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_job_that_is_asked_to_end_saves_and_goes_back_into_the_queue(commands: Path) -> None:
+    process = in_job(commands, "launch.processes=2", "run.steps=1000", "evaluation.every=0")
+    metrics = Path("runs/x/metrics.jsonl")
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate()
+    assert process.returncode == 75, out + error
+    assert "SIGUSR1 came; step" in error
+    assert Path("requeued").read_text() == "requeue 77\n"
+    (checkpoint,) = RunFolder(Path("runs/x")).complete_checkpoints()
+    assert len(list(checkpoint.glob("rlvr_state_*.pt"))) == 2

@@ -1,13 +1,12 @@
 """What an end means, and what follows it."""
 
-from pathlib import Path
-
 import pytest
 
 from rlvr.launch.status import CRASHED, DONE, INTERRUPTED, PREEMPTED, REFUSED, End
 from rlvr.launch.supervisor import TERMINATED, Decision, Outcome, decide, outcome, supervise
 
 TWO = range(2)
+UNWRITTEN = "a rank ended with exit code 2; what it said stands above, or in its log"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +22,8 @@ TWO = range(2)
         ({}, 0, Outcome(CRASHED, failed=(0, 1))),  # a launcher that says 0 although no rank was ever there
         ({0: End(1), 1: End(2, "no room")}, 1, Outcome(REFUSED, "no room")),  # rank 0 lost its peer
         ({0: End(2, "first"), 1: End(2, "second")}, 1, Outcome(REFUSED, "first")),
+        ({0: End(1)}, 2, Outcome(REFUSED, UNWRITTEN)),  # the other one's disk was full
+        ({0: End(2)}, 1, Outcome(REFUSED, UNWRITTEN)),
     ],
 )
 def test_the_code_of_a_start_is_that_of_its_ranks(ends: dict[int, End], code: int, expected: Outcome) -> None:
@@ -103,28 +104,3 @@ def test_an_end_that_is_no_crash_ends_the_restarts(code: int) -> None:
     fake = Fake((2, 1), (4, code), (6, 0))
     assert fake.run(3) == code
     assert fake.starts == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("resume", "again"),
-    [
-        (False, []),
-        (True, []),
-        ("auto", ["run.resume='auto'"]),
-        ("/old/checkpoint-8", ["run.resume='/old/checkpoint-8'"]),
-    ],
-)
-def test_a_run_that_began_from_a_path_begins_there_again(resume: bool | str, again: list[str], tmp_path: Path) -> None:
-    from rlvr.config.compose import compose
-    from rlvr.launch.ranks import Job
-
-    given = f"run.resume='{resume}'" if isinstance(resume, str) else f"run.resume={str(resume).lower()}"
-    job = Job(compose([f"run.dir={tmp_path}", "run.name=x", given, "launch.processes=2"]))
-    try:
-        assert job._manner(0)[0] == given
-        assert job._manner(1) == again
-        job.folder.path.mkdir()
-        job.folder.config.write_text("run: {}")
-        assert job._manner(1) == [*again, "run.overwrite=true"]
-    finally:
-        job.clean()

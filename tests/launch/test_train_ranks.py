@@ -74,6 +74,17 @@ def test_a_run_starts_its_own_ranks_or_joins_those_of_torchrun(engine: str, tmp_
         assert LOSSES[engine] == pytest.approx(losses, abs=1e-6)
 
 
+def test_a_launchers_only_rank_trains_as_a_process_alone_does(tmp_path: Path) -> None:
+    losses = []
+    for name, settings in {"alone": [], "launched": ["launch.max_restarts=1"]}.items():
+        (tmp_path / name).mkdir()
+        done = run(tmp_path / name, ["run.steps=2", *settings])
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = (tmp_path / name / "runs" / "x" / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(row)["loss"] for row in rows])
+    assert losses[0] == losses[1]
+
+
 def test_launches_gone_wrong_end_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "zero2.yaml").write_text(ZERO2_YAML)
     yaml = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "zero2.yaml"]

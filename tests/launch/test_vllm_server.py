@@ -71,6 +71,7 @@ def test_the_address_appears_once_the_server_answers(place: Path) -> None:
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=20)
     assert process.returncode == 143
+    assert not (place / "address").exists(), "nobody is to train with a server that is gone"
     assert "train on the other GPUs with: rlvr train rollouts.backend=vllm trl.vllm_mode=server" in said
 
 
@@ -78,6 +79,33 @@ def test_a_server_that_ends_before_it_answers(place: Path) -> None:
     process = start(place, "exit 3", "my/model", "--port", "1")
     _, said = process.communicate(timeout=20)
     assert (process.returncode, "the server ended with 3 before it answered" in said) == (3, True)
+
+
+def test_a_port_that_somebody_has_is_refused_before_the_start(place: Path) -> None:
+    (place / "address").write_text("of the other server")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        process = start(place, "touch asked", "my/model", "--port", port, "--address-file", "address")
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert f"port {port} of this machine is taken already; choose another with --port" in said
+    assert not (place / "asked").exists()
+    assert (place / "address").read_text() == "of the other server"
+
+
+def test_the_answer_of_a_server_that_came_later_is_not_taken_for_ours(place: Path) -> None:
+    """Ours loads for minutes; another may have taken the port by then, and ours ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    (place / "curl").write_text("#!/bin/bash\nuntil [ -e foreign ]; do sleep 0.1; done; sleep 2; exit 0\n")
+    (place / "curl").chmod(0o755)
+    process = start(place, "touch foreign; exit 3", "my/model", "--port", port, "--address-file", "address")
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, "the server ended with 3 before it answered" in said) == (3, True)
+    assert not (place / "address").exists()
 
 
 def test_a_server_that_never_answers(place: Path) -> None:

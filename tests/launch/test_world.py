@@ -1,12 +1,15 @@
 """Who a process is among those of its job, and launches gone wrong."""
 
+import os
 from typing import Any
 
 import pytest
 
+from rlvr.cli import main
 from rlvr.config.compose import compose
 from rlvr.errors import UserError
 from rlvr.launch.section import LaunchSection
+from rlvr.launch.status import STATUS_DIR
 from rlvr.launch.world import adopt_slurm, check_launcher, first_host, is_rank, node_count
 from rlvr.preflight import check_launch, planned_ranks
 
@@ -51,6 +54,54 @@ def test_the_script_of_a_job_and_a_single_task_are_no_ranks() -> None:
         adopt_slurm(environment)
         assert environment == before
         assert not is_rank(environment)
+
+
+def test_a_single_task_that_rlvr_train_has_started_is_a_rank() -> None:
+    task = {
+        "SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "0",
+        "SLURM_JOB_ID": "7", STATUS_DIR: "status",
+    }  # fmt: skip
+    assert is_rank(task)
+    adopt_slurm(task)
+    assert (task["RANK"], task["WORLD_SIZE"], task["LOCAL_WORLD_SIZE"]) == ("0", "1", "1")
+    check_launcher(task, LaunchSection(processes=1), {})
+    script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", STATUS_DIR: "status"}
+    assert not is_rank(script), "outside a step nobody was started by srun"
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({**TORCHRUN, "RANK": "abc"}, "RANK is 'abc'; expected a whole number"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'; expected a whole number"),
+        ({**TORCHRUN, "LOCAL_RANK": "1.5"}, "LOCAL_RANK is '1.5'; expected a whole number"),
+        ({**SRUN, "SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS is 'x'; expected a whole number"),
+        ({**SRUN, "SLURM_STEP_NUM_NODES": "x"}, "SLURM_STEP_NUM_NODES is 'x'; expected a whole number"),
+        ({**SRUN, "SLURM_JOB_ID": "x"}, "SLURM_JOB_ID is 'x'; expected a whole number"),
+    ],
+)
+def test_variables_that_are_no_numbers(environment: dict[str, str], said: str) -> None:
+    def read() -> None:
+        adopt_slurm(environment)
+        check_launcher(environment, LaunchSection(), {})
+
+    with pytest.raises(UserError, match=said):
+        read()
+    with pytest.raises(UserError, match="LOCAL_WORLD_SIZE is 'x'"):
+        node_count({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "x"})
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "abc"), ("SLURM_STEP_NUM_TASKS", "x"), ("WORLD_SIZE", "two")])
+def test_rlvr_train_names_a_variable_that_is_no_number(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in [other for other in os.environ if other.startswith(("SLURM_", *TORCHRUN))]:
+        monkeypatch.delenv(other)
+    for known, usual in (SRUN if name.startswith("SLURM_") else TORCHRUN).items():
+        monkeypatch.setenv(known, usual)
+    monkeypatch.setenv(name, value)
+    assert main(["train", "run.steps=1"]) == 2
+    assert f"rlvr: {name} is {value!r}; expected a whole number" in capsys.readouterr().err
 
 
 def test_torchruns_values_win_inside_a_job() -> None:
