@@ -52,7 +52,9 @@ def check(config: RunConfig) -> None:
 
 @pytest.mark.parametrize(("page", "line"), [case for case in commands() if not is_of_the_reader(case[1])])
 def test_a_command_of_the_documents_is_not_refused(page: str, line: str) -> None:
-    check(compose(overrides_of(line)))
+    config = compose(overrides_of(line))
+    check(config)
+    assert config.run.name
 
 
 def test_the_reader_finds_commands() -> None:

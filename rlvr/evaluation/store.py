@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rlvr.checkpoints.layout import sync_folder
 from rlvr.errors import UserError
 
 KEY = ("protocol_hash", "problem_id", "sample")
@@ -56,16 +57,8 @@ def write_durably(table: pa.Table, folder: Path, name: str) -> Path:
         os.fsync(file.fileno())
     path = folder / f"{name}-{_digest(partial)}.parquet"
     partial.replace(path)
-    _flush_folder(folder)
+    sync_folder(folder)
     return path
-
-
-def _flush_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def read_checked(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table | None:

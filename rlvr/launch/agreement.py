@@ -47,11 +47,18 @@ def differences(found: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) ->
     ]
 
 
+def alone() -> bool:
+    """Whether this process has no others to agree with."""
+    import torch.distributed as dist
+
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
 def everywhere(value: Value) -> list[Value]:
     """The value of every rank, in rank order; called by all together. For a single process no message is sent."""
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if alone():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)

@@ -23,9 +23,9 @@ OPTIMIZER_FIELDS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weigh
 DOOR_OWNS = {
     "data_seed": "args.seed seeds the order of the prompts",
     "enable_jit_checkpoint": "callbacks=[Preemption(notice)] saves at SIGTERM, after the step and agreed by all ranks",
-    "neftune_noise_alpha": "noise in the embeddings would make entropies and ratios random",
+    "neftune_noise_alpha": RUN_OWNS["neftune_noise_alpha"],
     "shuffle_dataset": "the prompt stream shuffles, seeded by args.seed",
-    "sync_ref_model": "a reference that moves is in no checkpoint, so no resume would be exact",
+    "sync_ref_model": RUN_OWNS["sync_ref_model"],
     "train_sampling_strategy": "the prompt stream shuffles, seeded by args.seed",
     "vllm_importance_sampling_correction": "correct_sampler=False of RLVRTrainer turns the correction off",
 }

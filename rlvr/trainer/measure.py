@@ -1,7 +1,6 @@
 """Numbers about a rollout batch, over all ranks: what was selected, and how far the sampler was from the policy."""
 
 import torch
-from torch import Tensor
 
 from rlvr.maths.masked import masked_mean
 from rlvr.trainer.batch import Ranks, RolloutBatch
@@ -39,19 +38,18 @@ def _sampler_metrics(batch: RolloutBatch, ranks: Ranks) -> dict[str, float]:
     mask = batch.sampled.tokens.completion_mask.bool() & scores.scored.unsqueeze(1)
     known = mask & ~sampler_logps.isnan()
     differences = (scores.logps - sampler_logps).abs()
+    nothing = torch.zeros(1, device=mask.device)
+    observed = [differences[known], nothing if weights is None else weights[mask]]
+    largest = torch.stack([torch.cat([values, nothing]).max() for values in observed])
+    difference_max, ratio_max = ranks.gather(largest).amax(dim=0).tolist()
     metrics = {
         "sampling/sampling_logp_difference/mean": float(masked_mean(differences, known, ranks.group)),
-        "sampling/sampling_logp_difference/max": _largest(differences[known], ranks),
+        "sampling/sampling_logp_difference/max": difference_max,
     }
     if weights is None:
         return metrics
     return metrics | {
         "sampling/importance_sampling_ratio/mean": float(masked_mean(weights, mask, ranks.group)),
-        "sampling/importance_sampling_ratio/max": _largest(weights[mask], ranks),
+        "sampling/importance_sampling_ratio/max": ratio_max,
         "sampling/masked_fraction": float(masked_mean((weights == 0).float(), mask, ranks.group)),
     }
-
-
-def _largest(values: Tensor, ranks: Ranks) -> float:
-    """Over all ranks; 0 where none has any."""
-    return float(ranks.gather(torch.cat([values, values.new_zeros(1)]).max()).max())

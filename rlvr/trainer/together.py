@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from rlvr.checkpoints.progress import PROGRESS
 from rlvr.errors import UserError
-from rlvr.launch.agreement import everywhere
+from rlvr.launch.agreement import alone, everywhere
 from rlvr.launch.status import Disagreement
 
 Result = TypeVar("Result")
@@ -64,15 +64,9 @@ def from_lead(action: Callable[[], Result]) -> Result:
     return _settled(lambda: _in_sight(action) if lead else _look_on(), tells=lead)[1][0]  # type: ignore[return-value]
 
 
-def _alone() -> bool:
-    import torch.distributed as dist
-
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-
-
 def _in_sight(action: Callable[[], Result]) -> Result:
     """Do something while the others look on: beside this thread, which tells them that it goes on."""
-    if _alone():
+    if alone():
         return action()
     results: list[Result] = []
     failures: list[BaseException] = []
