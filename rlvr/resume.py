@@ -14,6 +14,7 @@ from rlvr.checkpoints.staging import sweep
 from rlvr.config.convert import to_mapping
 from rlvr.config.schema import RunConfig
 from rlvr.errors import UserError
+from rlvr.rollouts.record import recorded_step
 from rlvr.run_folder import RunFolder
 from rlvr.trainer.facts import check_facts, covered, damaged, losses
 
@@ -138,10 +139,10 @@ def _named(given: str, folder: RunFolder) -> Resume:
 
 
 def set_aside(folder: RunFolder, found: Resume, given: Any) -> list[str]:
-    """Move the checkpoints of the part that a run leaves, going back to an earlier one, out of the way of its next.
+    """Move what a run made after the checkpoint that it goes back to out of its way: checkpoints and recorded rollouts.
 
-    They are of another future: with `run.resume=true` the next start would go on from them. One rank calls it, before
-    the run writes anything.
+    They are of another future: with `run.resume=true` the next start would go on from them, and a report would show
+    them. One rank calls it, before the run writes anything.
 
     Args:
         folder: of the run.
@@ -154,13 +155,14 @@ def set_aside(folder: RunFolder, found: Resume, given: Any) -> list[str]:
     if not found.here or given in (True, AUTO):
         return []
     later = [path for step, path in committed(folder.checkpoints).items() if step > found.step]
+    later += [path for path in sorted(folder.rollouts.glob("*")) if (recorded_step(path) or 0) > found.step]
     if not later:
         return []
     place = next(path for path in map(folder.abandoned, count(1)) if not path.exists())
-    place.mkdir(parents=True)
     for path in later:
-        move(path, place / path.name)
-    names = ", ".join(path.name for path in later)
+        (place / path.parent.name).mkdir(parents=True, exist_ok=True)
+        move(path, place / path.parent.name / path.name)
+    names = ", ".join(path.stem for path in later)
     return [f"{names} are of the part that is left now and were moved to {place}; delete them if nobody needs them"]
 
 

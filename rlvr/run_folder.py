@@ -81,7 +81,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def abandoned(self, number: int) -> Path:
-        """Checkpoints that the run left when it went back to an earlier one, for the first, second, ... time."""
+        """What the run left when it went back to an earlier checkpoint, for the first, second, ... time."""
         return self.path / "abandoned" / str(number)
 
     @property

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rlvr.errors import UserError
+from rlvr.rollouts.record import recorded_step
 from rlvr.run_folder import RunFolder
 
 ROWS = 64
@@ -79,8 +80,7 @@ def find_records(places: Sequence[str], steps: str = "all") -> list[RecordFile]:
 
 
 def _record_file(path: Path) -> RecordFile:
-    named = re.fullmatch(r"step_(\d+)", path.stem)
-    return RecordFile(path, int(named.group(1)) if named else None)
+    return RecordFile(path, recorded_step(path))
 
 
 def _chosen(files: list[RecordFile], steps: str, place: Path) -> list[RecordFile]:

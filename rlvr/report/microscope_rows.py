@@ -1,6 +1,5 @@
 """Which recorded completions the token microscope shows, read by column: a record may hold millions of numbers."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from rlvr.errors import UserError
 from rlvr.report.reading import RunData
+from rlvr.rollouts.record import recorded_step
 
 MOST_STEPS = 5
 """Recorded steps that share the page where none are named."""
@@ -75,12 +75,6 @@ RECORD = "the run's record"
 """Who said what was recorded."""
 
 
-def step_of(path: Path) -> int:
-    """The optimizer step in the name of a record."""
-    found = re.fullmatch(r"step_(\d+)", path.stem)
-    return int(found[1]) if found else -1
-
-
 def chosen_records(paths: Sequence[Path], steps: Sequence[int] | None) -> list[Path]:
     """The records of some steps; without steps the first, the last, and evenly between them.
 
@@ -90,7 +84,7 @@ def chosen_records(paths: Sequence[Path], steps: Sequence[int] | None) -> list[P
     if steps is None:
         last, count = len(paths) - 1, min(MOST_STEPS, len(paths))
         return [paths[round(index * last / max(count - 1, 1))] for index in range(count)]
-    by_step = {step_of(path): path for path in paths}
+    by_step = {step: path for path in paths if (step := recorded_step(path)) is not None}
     absent = [str(step) for step in steps if step not in by_step]
     if absent:
         there = ", ".join(map(str, sorted(by_step)))

@@ -1,5 +1,6 @@
 """The record of what was sampled: a Parquet file per recorded rollout batch, a row per completion."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ def _schema(rows: Sequence[Row]) -> Any:
 def record_path(folder: Path, step: int) -> Path:
     """`step_000120.parquet`: the optimizer step the rollout batch was made for."""
     return folder / f"step_{step:06d}.parquet"
+
+
+def recorded_step(path: Path) -> int | None:
+    """The optimizer step in the name of a record; None for another file."""
+    found = re.fullmatch(r"step_(\d+)", path.stem)
+    return int(found[1]) if found else None
 
 
 def write_record(rows: Sequence[Row], folder: Path, step: int) -> Path:

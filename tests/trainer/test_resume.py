@@ -12,6 +12,7 @@ from rlvr.checkpoints.staging import commit, staged
 from rlvr.config.compose import compose, read_config, write_config
 from rlvr.errors import UserError
 from rlvr.resume import AUTO, Resume, checkpoint_to_resume, differences, set_aside, shaping
+from rlvr.rollouts.record import record_path
 from rlvr.run_folder import RunFolder, heldout_history
 from rlvr.train import Run
 from tests.trainer.test_train import settings, silent
@@ -166,14 +167,20 @@ def test_a_path_goes_on_from_that_checkpoint_and_no_other(stopped: Path) -> None
 def test_going_back_takes_later_checkpoints_out_of_the_way(stopped: Path) -> None:
     folder = RunFolder(stopped / "x")
     first = folder.checkpoints / "checkpoint-1"
+    before, after = (record_path(folder.rollouts, step) for step in (1, 2))
+    folder.rollouts.mkdir()
+    before.touch()
     for time in (1, 2):
         save(folder, 2, compose(settings(stopped)))
+        after.touch()
         assert set_aside(folder, found(stopped), True) == set_aside(folder, found(stopped), AUTO) == []
         back = found(stopped, f"run.resume={first}")
         [said] = set_aside(folder, back, str(first))
-        assert f"checkpoint-2 are of the part that is left now and were moved to {stopped}/x/abandoned/{time}" in said
+        assert f"checkpoint-2, step_000002 are of the part that is left now and were moved to {stopped}/x/a" in said
+        assert [path.name for path in folder.rollouts.iterdir()] == [before.name]
+        assert (stopped / f"x/abandoned/{time}/rollouts" / after.name).exists()
         assert [path.name for path in folder.checkpoints.iterdir()] == ["checkpoint-1"]
-        assert verify(stopped / f"x/abandoned/{time}/checkpoint-2") == []
+        assert verify(stopped / f"x/abandoned/{time}/checkpoints/checkpoint-2") == []
         assert resumed(stopped) == first, "and not the later one"
         assert set_aside(folder, found(stopped, f"run.resume={first}"), str(first)) == []
     elsewhere = Resume(first, here=False)
